@@ -1,0 +1,88 @@
+# `make` alone lists the targets. Building, `make test` and `make run` need Go, git, make and (for the race
+# detector) a C compiler; the others say what they lack.
+SHELL       := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS  += --no-print-directory
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+BUILDINFO := github.com/pointsmanhq/pointsman/pkg/buildinfo
+GO      ?= go
+MODULES := proto pkg router wsnode integration
+TOOLS   := $(CURDIR)/.cache/tools
+
+# What runs the tests; CI puts gotestsum here to get counts.
+GOTEST  ?= $(GO) test
+# Extra arguments, for example ARGS='-run TestNodeKilled -v'.
+ARGS    ?=
+# The race detector needs cgo, and cgo a C compiler.
+CC_FOUND := $(shell command -v $$($(GO) env CC) 2>/dev/null)
+RACE     := $(if $(CC_FOUND),-race)
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: build
+build: ## bin/router, bin/wsnode, bin/playground: static, version stamped from git
+	@mkdir -p bin
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X $(BUILDINFO).version=$(VERSION)' -o bin/ \
+	  ./router/cmd/router ./wsnode/cmd/wsnode $(wildcard ./integration/cmd/playground)
+
+.PHONY: run
+run: build ## the playground: a page where nodes are killed and nothing breaks; KAFKA=host:port ETCD=host:port for real ones
+	@exec bin/playground $(if $(KAFKA),--kafka $(KAFKA)) $(if $(ETCD),--etcd $(ETCD)) $(ARGS)
+
+.PHONY: test
+test: ## unit tests, core scenarios and whole clusters in one process (race detector, shuffled)
+	@$(if $(RACE),,echo 'no C compiler found: running without the race detector')
+	$(GOTEST) $(RACE) -shuffle=on -timeout 20m $(ARGS) work
+
+.PHONY: test-kafka
+test-kafka: build ## the same scenarios over real processes: Apache Kafka, etcd, bin/router, bin/wsnode (Java 17, Maven)
+	POINTSMAN_STACK=real POINTSMAN_BIN=$(CURDIR)/bin $(GOTEST) -count=1 -shuffle=on -timeout 30m $(ARGS) ./integration
+
+.PHONY: test-browser
+test-browser: build ## the playground page in a real headless Chromium
+	POINTSMAN_BROWSER=1 POINTSMAN_BIN=$(CURDIR)/bin $(GOTEST) -count=1 -timeout 10m $(ARGS) ./integration/browser
+
+.PHONY: test-compose
+test-compose: ## containers by deploy/compose.yaml, nodes killed among them (Docker; images built locally if none can be pulled)
+	@deploy/local/engine.sh
+	POINTSMAN_COMPOSE=1 $(GOTEST) -count=1 -timeout 15m $(ARGS) ./integration/compose
+
+.PHONY: lint
+lint: lint-go lint-rules lint-modules ## golangci-lint, the project's own rules, and each module built alone
+
+.PHONY: lint-go
+lint-go: $(TOOLS)/golangci-lint
+	$(TOOLS)/golangci-lint run $$($(GO) list -f '{{.Dir}}/...' -m)
+
+.PHONY: lint-rules
+lint-rules:
+	@cd tools && GOWORK=off $(GO) vet ./... && GOWORK=off $(GO) test -count=1 ./... && GOWORK=off $(GO) run ./rules ..
+
+.PHONY: lint-modules
+lint-modules: # a workspace hides missing requires and upward imports
+	@for m in $(MODULES); do echo "GOWORK=off $$m"; (cd $$m && GOWORK=off $(GO) build ./... && GOWORK=off $(GO) vet ./...); done
+
+.PHONY: fmt
+fmt: $(TOOLS)/golangci-lint ## format all Go code
+	$(TOOLS)/golangci-lint fmt $$($(GO) list -f '{{.Dir}}/...' -m)
+
+.PHONY: generate
+generate: ## code from the link protocol's schema
+	cd tools && GOWORK=off $(GO) run ./protogen -root ../proto -module github.com/pointsmanhq/pointsman/proto link/link.proto
+
+.PHONY: images
+images: ## local container images of router, wsnode, Kafka and etcd; prints the variables that compose reads
+	@deploy/local/images.sh
+
+.PHONY: clean
+clean: ## remove what the build and the tests left
+	rm -rf bin .cache integration/.work
+
+# The tools are pinned in a module of their own, so that nothing of theirs reaches the programs.
+$(TOOLS)/%: tools/go.mod tools/go.sum
+	@mkdir -p $(TOOLS)
+	cd tools && GOWORK=off $(GO) build -o $@ $$(GOWORK=off $(GO) list -f '{{.ImportPath}}' tool | grep '/$*$$')
