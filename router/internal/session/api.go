@@ -52,7 +52,8 @@ type Output interface {
 	Attach(l LinkID, f link.Attach) uint64
 	Detach(l LinkID, stream uint64)
 	Credit(l LinkID, stream uint64, bytes int64)
-	// Covered is the newest checkpoint of the link that covers the stream, ok=false when none does yet.
+	// Covered is the newest checkpoint of the link that covers the stream, ok=false when none does yet. It
+	// must still answer for a link that is just being reported as down.
 	Covered(l LinkID, stream uint64) (next int64, ok bool)
 
 	// Messages to the client, in order.
@@ -63,7 +64,7 @@ type Output interface {
 	Waiting()
 	GoAway(partition int32, next int64, retryAfter time.Duration)
 
-	// Handover says that a move began (pending=true) or ended; the shell polls pending sessions with
-	// Core.Poll.
+	// Handover says that a move began (pending=true) or ended, or that a stream has to be attached again in a
+	// moment; the shell calls Core.Poll of pending sessions.
 	Handover(pending bool)
 }

@@ -261,6 +261,6 @@ func (l *Loop) ScanOutOfRange(now time.Time, b source.Bounds) {
 			}
 		}
 	}
-	c.pos = b.Start
+	c.pos = min(b.Start, l.ring.low)
 	l.advanceScan(now)
 }

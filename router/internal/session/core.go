@@ -1,0 +1,427 @@
+package session
+
+import (
+	"time"
+
+	"github.com/pointsmanhq/pointsman/proto/link"
+)
+
+// A stream that a node closed is attached again after a while, longer each time.
+const (
+	reattachFirst = 100 * time.Millisecond
+	reattachMost  = 2 * time.Second
+)
+
+// stream is one stream of the session. The zero value is none.
+type stream struct {
+	link     LinkID
+	id       uint64
+	attached bool  // Attached was received
+	live     bool  // it was caught up when it was attached
+	from     int64 // it delivers every record at or after from
+	head     int64 // the node's head when it was attached
+	left     int64 // credit the node may still use; negative after a large record
+}
+
+func (s *stream) is(l LinkID, id uint64) bool { return s.link != 0 && s.link == l && s.id == id }
+
+// Core is the state machine of one client. It is not safe for concurrent use: its shell owns it.
+type Core struct {
+	cfg *Config
+	out Output
+
+	key       []byte
+	topicID   [16]byte
+	partition int32
+	start     link.Start // until greeted or after a topic was recreated: where to begin
+	resumed   bool       // the client came with a cursor of this topic
+	recreated bool       // tell of the gap once attached
+	greeted   bool       // hello was sent: next is valid
+	waiting   bool       // the client was told that no node lives
+
+	next   int64 // the cursor: everything below it was delivered; it only moves forward
+	target LinkID
+	// primary serves the client. During a handover next takes over from it; both serve.
+	primary   stream
+	secondary stream
+	pending   bool // the shell polls
+
+	ledger  ledger
+	heardAt time.Time // when the client was last sent something
+
+	reattachAt time.Time // zero, or when to attach again after a node closed the stream
+	closures   int
+
+	dropped uint64
+}
+
+// New returns a session that has no stream yet; the first Route gives it one.
+func New(cfg *Config, out Output, o Open) *Core {
+	return &Core{
+		cfg: cfg, out: out, key: o.Key, topicID: o.TopicID, partition: o.Partition, start: o.Start,
+		resumed: o.Resumed && !o.Recreated, recreated: o.Recreated, ledger: ledger{window: cfg.Window},
+	}
+}
+
+// Route says which up link should serve the session now; 0 means that no node lives.
+func (c *Core) Route(now time.Time, target LinkID) {
+	c.target = target
+	if c.heardAt.IsZero() {
+		c.heardAt = now // the first heartbeat counts from here
+	}
+	switch {
+	case target == 0:
+		if c.primary.link == 0 {
+			c.wait(now)
+		}
+	case c.primary.link == 0:
+		c.primary = c.attach(target)
+	case target == c.primary.link:
+		if c.secondary.link != 0 {
+			c.drop(&c.secondary)
+		}
+	case !c.primary.attached:
+		// Nothing was promised from there yet.
+		c.drop(&c.primary)
+		c.drop(&c.secondary)
+		c.primary = c.attach(target)
+	case c.secondary.link != target:
+		c.drop(&c.secondary)
+		c.secondary = c.attach(target)
+	}
+	c.settle()
+}
+
+// LinkDown says that a link is gone with its streams.
+func (c *Core) LinkDown(now time.Time, l LinkID) {
+	if c.primary.link == l {
+		c.join()
+		c.primary = stream{}
+		c.promote()
+	}
+	if c.secondary.link == l {
+		c.secondary = stream{}
+	}
+	if c.target == l {
+		c.target = 0
+	}
+	c.settle()
+	c.regrant()
+}
+
+// promote makes the secondary stream the only one.
+func (c *Core) promote() {
+	s := c.secondary
+	c.secondary = stream{}
+	if s.link == 0 {
+		return
+	}
+	if s.attached && s.from > c.next {
+		// What it dropped or never had between next and from must be asked for again: as the only stream
+		// its word about the gap counts.
+		c.drop(&s)
+		c.primary = c.attach(c.targetOr(s.link))
+		return
+	}
+	c.primary = s
+}
+
+func (c *Core) targetOr(l LinkID) LinkID {
+	if c.target != 0 {
+		return c.target
+	}
+	return l
+}
+
+// Attached says where a stream begins.
+func (c *Core) Attached(now time.Time, l LinkID, a link.Attached) {
+	s := c.find(l, a.Stream)
+	if s == nil || s.attached {
+		return
+	}
+	s.attached, s.from, s.head, s.live = true, a.Next, a.Head, a.Live
+	c.closures = 0
+	if s == &c.secondary {
+		c.Poll(now)
+		return
+	}
+	c.waiting = false
+	if !c.greeted {
+		c.greeted, c.next = true, a.Next
+		complete := c.resumed && a.Gap == link.GapNone
+		c.out.Hello(Hello{Partition: c.partition, Next: a.Next, Resumed: complete})
+		c.heardAt = now
+		switch {
+		case c.recreated:
+			c.out.Gap(Gap{Partition: c.partition, From: a.Next, Next: a.Next, Reason: link.GapTopic})
+		case a.Gap != link.GapNone:
+			c.out.Gap(Gap{Partition: c.partition, From: c.start.Value, Next: a.Next, Reason: a.Gap})
+		}
+		c.recreated = false
+		return
+	}
+	if c.recreated {
+		c.recreated = false
+		c.next = a.Next
+		c.out.Gap(Gap{Partition: c.partition, From: a.Next, Next: a.Next, Reason: link.GapTopic})
+		c.heardAt = now
+		return
+	}
+	if a.Gap != link.GapNone && a.Next > c.next {
+		c.gap(now, c.next, a.Next, a.Gap)
+	}
+}
+
+// Record takes a record from a stream: it goes to the client if it is the next one, from whatever stream it
+// comes, and is dropped if the client has it.
+func (c *Core) Record(now time.Time, l LinkID, id uint64, r *link.Record) {
+	s := c.find(l, id)
+	if s == nil || !s.attached {
+		return
+	}
+	cost := r.Cost()
+	s.left -= cost
+	if r.Offset < c.next || s.from > c.next {
+		// The client has it, or this stream lacks something before it that another one has.
+		c.dropped++
+		c.regrant()
+		return
+	}
+	c.next = r.Offset + 1
+	c.ledger.queued += cost
+	c.heardAt = now
+	c.out.Record(r)
+}
+
+// Gap says that records of a stream are out of reach.
+func (c *Core) Gap(now time.Time, l LinkID, g link.Gap) {
+	s := c.find(l, g.Stream)
+	if s == nil || !s.attached {
+		return
+	}
+	if g.Reason != link.GapTruncated && g.To <= c.next {
+		return // the client has all of it
+	}
+	s.from = g.To
+	if s == &c.secondary || c.covers(&c.secondary) {
+		return // the other stream has it
+	}
+	c.gap(now, c.next, g.To, g.Reason)
+}
+
+// covers reports whether a stream delivers everything from the cursor on.
+func (c *Core) covers(s *stream) bool { return s.link != 0 && s.attached && s.from <= c.next }
+
+func (c *Core) gap(now time.Time, from, to int64, reason link.GapReason) {
+	c.next = to
+	c.out.Gap(Gap{Partition: c.partition, From: from, Next: to, Reason: reason})
+	c.heardAt = now
+}
+
+// Closed says that a node ended a stream.
+func (c *Core) Closed(now time.Time, l LinkID, f link.Closed) {
+	s := c.find(l, f.Stream)
+	if s == nil {
+		return
+	}
+	if s == &c.primary {
+		c.join()
+		c.primary = stream{}
+		c.promote()
+	} else {
+		c.secondary = stream{}
+	}
+	c.reattachAt = now.Add(min(reattachFirst<<min(c.closures, 8), reattachMost))
+	c.closures++
+	c.settle()
+	c.regrant()
+}
+
+// Recreate says that the topic was created anew: the client is told of a gap, then gets the new topic's
+// records from the oldest on.
+func (c *Core) Recreate(now time.Time, topicID [16]byte, partition int32) {
+	c.drop(&c.primary)
+	c.drop(&c.secondary)
+	c.topicID, c.partition = topicID, partition
+	c.start, c.recreated, c.resumed = link.Start{Kind: link.StartEarliest}, true, false
+	if c.target != 0 {
+		c.primary = c.attach(c.target)
+	}
+	c.settle()
+}
+
+// Poll moves a pending handover on: the old stream is let go when the new one has reached the cursor.
+func (c *Core) Poll(now time.Time) {
+	if !c.reattachAt.IsZero() && !now.Before(c.reattachAt) {
+		c.reattachAt = time.Time{}
+		if c.target != 0 {
+			c.Route(now, c.target)
+		}
+	}
+	if s := &c.secondary; c.covers(s) {
+		reached := int64(-1)
+		if s.live {
+			reached = s.head
+		}
+		if n, ok := c.out.Covered(s.link, s.id); ok {
+			reached = max(reached, n)
+		}
+		if reached >= c.next {
+			old := c.primary
+			c.primary, c.secondary = c.secondary, stream{}
+			c.drop(&old)
+			c.regrant()
+		}
+	}
+	c.settle()
+}
+
+// Written says that records of this cost have left the outbox.
+func (c *Core) Written(now time.Time, cost int64) {
+	c.ledger.queued -= cost
+	c.regrant()
+}
+
+// Tick sends the heartbeat when it is due. It wants to be called at least ten times per heartbeat.
+func (c *Core) Tick(now time.Time) {
+	c.Poll(now)
+	if now.Sub(c.heardAt) < c.cfg.Heartbeat*4/5 || c.ledger.queued > 0 {
+		return // with something queued there is nothing to keep alive: the client does not read
+	}
+	if !c.greeted || c.primary.link == 0 || c.recreated {
+		c.waiting = false
+		c.wait(now)
+		return
+	}
+	c.join()
+	c.out.Checkpoint(c.partition, c.next)
+	c.heardAt = now
+}
+
+// GoAway tells the client to reconnect, with its cursor.
+func (c *Core) GoAway(now time.Time, retryAfter time.Duration) {
+	if !c.greeted {
+		return
+	}
+	c.join()
+	c.out.GoAway(c.partition, c.next, retryAfter)
+	c.heardAt = now
+}
+
+// Cursor is where the client continues; ok is false before hello.
+func (c *Core) Cursor() (partition int32, next int64, ok bool) {
+	if c.greeted && !c.recreated {
+		c.join()
+	}
+	return c.partition, c.next, c.greeted
+}
+
+// Close ends the session: its streams are detached.
+func (c *Core) Close() {
+	c.drop(&c.primary)
+	c.drop(&c.secondary)
+	c.target = 0
+	c.reattachAt = time.Time{}
+	c.settle()
+}
+
+// Primary is the link that serves the session, 0 for none.
+func (c *Core) Primary() LinkID { return c.primary.link }
+
+// Status is a session's state in numbers, for consoles and consistency checks.
+type Status struct {
+	Partition int32
+	Next      int64
+	Greeted   bool
+	Primary   LinkID
+	Secondary LinkID
+	Stream    uint64 // of the primary link
+	Queued    int64  // bytes of records in the outbox
+	Left      int64  // credit under way on all streams
+	Dropped   uint64 // duplicates, as handovers bring them
+}
+
+// Status returns the state as it is.
+func (c *Core) Status() Status {
+	return Status{
+		Partition: c.partition, Next: c.next, Greeted: c.greeted,
+		Primary: c.primary.link, Secondary: c.secondary.link, Stream: c.primary.id,
+		Queued: c.ledger.queued, Left: c.primary.left + c.secondary.left, Dropped: c.dropped,
+	}
+}
+
+func (c *Core) find(l LinkID, id uint64) *stream {
+	switch {
+	case c.primary.is(l, id):
+		return &c.primary
+	case c.secondary.is(l, id):
+		return &c.secondary
+	}
+	return nil
+}
+
+// attach opens a stream from the cursor, or from where the client wished before there is one.
+func (c *Core) attach(l LinkID) stream {
+	c.reattachAt = time.Time{}
+	s := stream{link: l}
+	start := c.start
+	if c.greeted && !c.recreated {
+		c.join()
+		start = link.Start{Kind: link.StartCursor, Value: c.next}
+	}
+	s.left = c.ledger.allowance(c.primary.left)
+	s.id = c.out.Attach(l, link.Attach{
+		Partition: c.partition, Key: c.key, Start: start, TopicID: c.topicID, Credit: s.left,
+	})
+	return s
+}
+
+func (c *Core) drop(s *stream) {
+	if s.link != 0 {
+		c.out.Detach(s.link, s.id)
+	}
+	*s = stream{}
+}
+
+// join moves the cursor to what the serving link's checkpoints cover.
+func (c *Core) join() {
+	if c.greeted && c.covers(&c.primary) {
+		if n, ok := c.out.Covered(c.primary.link, c.primary.id); ok && n > c.next {
+			c.next = n
+		}
+	}
+}
+
+func (c *Core) regrant() {
+	c.regrantOne(&c.primary, c.secondary.left)
+	c.regrantOne(&c.secondary, c.primary.left)
+}
+
+func (c *Core) regrantOne(s *stream, other int64) {
+	if s.link == 0 {
+		return
+	}
+	if give := c.ledger.grant(s.left, other); give > 0 {
+		s.left += give
+		c.out.Credit(s.link, s.id, give)
+	}
+}
+
+// settle keeps the shell's polling in step with whether anything is pending.
+func (c *Core) settle() {
+	pending := c.secondary.link != 0 || !c.reattachAt.IsZero()
+	if pending != c.pending {
+		c.pending = pending
+		c.out.Handover(pending)
+	}
+}
+
+// wait tells the client once, and at each heartbeat, that no node lives.
+func (c *Core) wait(now time.Time) {
+	if c.waiting {
+		return
+	}
+	c.waiting = true
+	c.out.Waiting()
+	c.heardAt = now
+}
