@@ -84,9 +84,18 @@ func AppendDetach(dst []byte, f *Detach) []byte {
 	return appendUint(dst, 1, f.Stream)
 }
 
-// AppendRecord appends one complete Record frame to a message. It allocates only what dst has no room for.
-func AppendRecord(dst []byte, f *Record) []byte {
-	streams := sizeNumbers(f.Streams)
+// Fits reports whether a link can carry the record to the streams it names: as the only frame of a message it
+// is not larger than MaxMessage, and its lists are not longer than what the other end takes.
+func (r *Record) Fits() bool {
+	if len(r.Headers) > MaxHeaders || len(r.Streams) >= MaxStreams {
+		return false
+	}
+	body := sizeRecord(r, sizeNumbers(r.Streams))
+	frame := protowire.SizeTag(frameRecord) + protowire.SizeBytes(body)
+	return protowire.SizeTag(batchFrames)+protowire.SizeBytes(frame) <= MaxMessage
+}
+
+func sizeRecord(f *Record, streams int) int {
 	size := sizeInt(2, int64(f.Partition)) + sizeInt(3, f.Offset) + sizeInt(4, f.Timestamp) + sizeBytes(6, f.Key)
 	if len(f.Streams) > 0 {
 		size += protowire.SizeTag(1) + protowire.SizeBytes(streams)
@@ -97,6 +106,14 @@ func AppendRecord(dst []byte, f *Record) []byte {
 	if !f.Tombstone {
 		size += protowire.SizeTag(7) + protowire.SizeBytes(len(f.Value))
 	}
+	return size
+}
+
+// AppendRecord appends one complete Record frame to a message. It allocates only what dst has no room for.
+// The caller has seen to it that the record Fits.
+func AppendRecord(dst []byte, f *Record) []byte {
+	streams := sizeNumbers(f.Streams)
+	size := sizeRecord(f, streams)
 	dst = open(dst, frameRecord, size)
 	dst = appendNumbers(dst, 1, streams, f.Streams)
 	dst = appendInt(dst, 2, int64(f.Partition))

@@ -30,7 +30,7 @@ func DecodeToNode(msg []byte, h NodeHandler) error {
 	if len(msg) > MaxMessage {
 		return malformed("%d bytes, more than %d", len(msg), MaxMessage)
 	}
-	var w = fields{rest: msg}
+	w := fields{rest: msg}
 	for {
 		frame, body, ok, err := nextFrame(&w)
 		if err != nil || !ok {
@@ -64,6 +64,30 @@ type RouterDecoder struct {
 	checkpoint Checkpoint
 }
 
+// What a decoder keeps for the next call, at most: 2 MiB for each list of streams, 48 KiB for headers.
+const (
+	keepStreams = 1 << 18
+	keepHeaders = 1 << 10
+)
+
+// forget lets go of the message, which the last frames alias, and of lists that were unusually long.
+func (d *RouterDecoder) forget() {
+	h := d.record.Headers[:cap(d.record.Headers)]
+	clear(h)
+	if len(h) > keepHeaders {
+		h = nil
+	}
+	d.record = Record{Streams: keep(d.record.Streams), Headers: h[:0]}
+	d.checkpoint = Checkpoint{Except: keep(d.checkpoint.Except), Only: keep(d.checkpoint.Only)}
+}
+
+func keep(s []uint64) []uint64 {
+	if cap(s) > keepStreams {
+		return nil
+	}
+	return s[:0]
+}
+
 // NewRouterDecoder returns a decoder for one link.
 func NewRouterDecoder() *RouterDecoder { return &RouterDecoder{} }
 
@@ -74,7 +98,8 @@ func (d *RouterDecoder) Decode(msg []byte, h RouterHandler) error {
 	if len(msg) > MaxMessage {
 		return malformed("%d bytes, more than %d", len(msg), MaxMessage)
 	}
-	var w = fields{rest: msg}
+	defer d.forget()
+	w := fields{rest: msg}
 	for {
 		frame, body, ok, err := nextFrame(&w)
 		if err != nil || !ok {
@@ -339,6 +364,9 @@ func (d *RouterDecoder) decodeRecord(body []byte, h RouterHandler) error {
 		case f.is(4, protowire.VarintType):
 			out.Timestamp = int64(f.n)
 		case f.is(5, protowire.BytesType):
+			if len(out.Headers) == MaxHeaders {
+				return malformed("record: more than %d headers", MaxHeaders)
+			}
 			out.Headers = append(out.Headers, Header{Key: []byte{}})
 			err = decodeHeader(f.b, &out.Headers[len(out.Headers)-1])
 		case f.is(6, protowire.BytesType):

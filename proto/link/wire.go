@@ -26,6 +26,16 @@ const (
 // batchFrames is Batch.frames.
 const batchFrames protowire.Number = 1
 
+// What a decoder holds for a frame is a multiple of the frame's bytes (a stream of one byte takes 8, a header
+// of two bytes 48), so lists are bounded apart from MaxMessage.
+const (
+	// MaxStreams is more streams than one frame may name: more than a router has clients.
+	MaxStreams = 1 << 23
+	// MaxHeaders is the largest number of headers of a record: more than fit in a record of a broker with
+	// Kafka's default limits.
+	MaxHeaders = 1 << 20
+)
+
 // ErrMalformed is wrapped by every error that a decoder returns for a message that is not a sequence of
 // frames of this protocol; the link must be closed. A handler's own error is returned as it is.
 var ErrMalformed = errors.New("malformed link message")
@@ -110,15 +120,21 @@ func (f *field) enum() uint8 {
 // numbers adds a repeated uint64 to dst; protobuf allows it packed or not, in any mixture.
 func (f *field) numbers(dst []uint64) ([]uint64, error) {
 	if f.typ == protowire.VarintType {
-		return append(dst, f.n), nil
+		dst = append(dst, f.n)
 	}
 	for b := f.b; len(b) > 0; {
+		if len(dst) == MaxStreams {
+			break
+		}
 		v, n := protowire.ConsumeVarint(b)
 		if n < 0 {
 			return dst, malformed("field %d: %v", f.num, protowire.ParseError(n))
 		}
 		dst = append(dst, v)
 		b = b[n:]
+	}
+	if len(dst) >= MaxStreams {
+		return dst, malformed("field %d: %d streams or more", f.num, MaxStreams)
 	}
 	return dst, nil
 }
