@@ -77,9 +77,8 @@ func (c *Core) Route(now time.Time, target LinkID) {
 	case c.primary.link == 0:
 		c.primary = c.attach(target)
 	case target == c.primary.link:
-		if c.secondary.link != 0 {
-			c.drop(&c.secondary)
-		}
+		c.drop(&c.secondary)
+		c.repair()
 	case !c.primary.attached:
 		// Nothing was promised from there yet.
 		c.drop(&c.primary)
@@ -94,6 +93,9 @@ func (c *Core) Route(now time.Time, target LinkID) {
 
 // LinkDown says that a link is gone with its streams.
 func (c *Core) LinkDown(now time.Time, l LinkID) {
+	if c.target == l {
+		c.target = 0
+	}
 	if c.primary.link == l {
 		c.join()
 		c.primary = stream{}
@@ -102,35 +104,24 @@ func (c *Core) LinkDown(now time.Time, l LinkID) {
 	if c.secondary.link == l {
 		c.secondary = stream{}
 	}
-	if c.target == l {
-		c.target = 0
-	}
+	c.repair()
 	c.settle()
 	c.regrant()
 }
 
 // promote makes the secondary stream the only one.
 func (c *Core) promote() {
-	s := c.secondary
-	c.secondary = stream{}
-	if s.link == 0 {
-		return
-	}
-	if s.attached && s.from > c.next {
-		// What it dropped or never had between next and from must be asked for again: as the only stream
-		// its word about the gap counts.
-		c.drop(&s)
-		c.primary = c.attach(c.targetOr(s.link))
-		return
-	}
-	c.primary = s
+	c.primary, c.secondary = c.secondary, stream{}
+	c.repair()
 }
 
-func (c *Core) targetOr(l LinkID) LinkID {
-	if c.target != 0 {
-		return c.target
+// repair attaches the only stream again if it lacks something between the cursor and where it delivers from:
+// another stream had it and is gone. As the only one, its word about a gap counts.
+func (c *Core) repair() {
+	if p := c.primary; p.link != 0 && p.attached && p.from > c.next && c.secondary.link == 0 {
+		c.drop(&c.primary)
+		c.primary = c.attach(p.link)
 	}
-	return l
 }
 
 // Attached says where a stream begins.
@@ -145,6 +136,7 @@ func (c *Core) Attached(now time.Time, l LinkID, a link.Attached) {
 		c.Poll(now)
 		return
 	}
+	waited := c.waiting
 	c.waiting = false
 	if !c.greeted {
 		c.greeted, c.next = true, a.Next
@@ -169,6 +161,9 @@ func (c *Core) Attached(now time.Time, l LinkID, a link.Attached) {
 	}
 	if a.Gap != link.GapNone && a.Next > c.next {
 		c.gap(now, c.next, a.Next, a.Gap)
+	} else if waited {
+		c.out.Checkpoint(c.partition, c.next) // the wait is over
+		c.heardAt = now
 	}
 }
 
@@ -181,9 +176,14 @@ func (c *Core) Record(now time.Time, l LinkID, id uint64, r *link.Record) {
 	}
 	cost := r.Cost()
 	s.left -= cost
-	if r.Offset < c.next || s.from > c.next {
-		// The client has it, or this stream lacks something before it that another one has.
+	if r.Offset < c.next {
 		c.dropped++
+		c.regrant()
+		return
+	}
+	if s.from > c.next {
+		// The stream lacks something before it that the other one has; the other one has this, too.
+		s.from = r.Offset + 1
 		c.regrant()
 		return
 	}
@@ -233,6 +233,7 @@ func (c *Core) Closed(now time.Time, l LinkID, f link.Closed) {
 	}
 	c.reattachAt = now.Add(min(reattachFirst<<min(c.closures, 8), reattachMost))
 	c.closures++
+	c.repair()
 	c.settle()
 	c.regrant()
 }
@@ -257,6 +258,9 @@ func (c *Core) Poll(now time.Time) {
 		if c.target != 0 {
 			c.Route(now, c.target)
 		}
+	}
+	if s := &c.secondary; s.link != 0 && s.attached && s.from > c.next {
+		c.join() // the old stream's checkpoints may have passed what the new one lacks
 	}
 	if s := &c.secondary; c.covers(s) {
 		reached := int64(-1)

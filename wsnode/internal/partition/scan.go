@@ -66,8 +66,8 @@ func (l *Loop) join(s *stream) {
 func (l *Loop) leave(now time.Time, s *stream) {
 	s.inPass = false
 	s.hint = none
-	if s.passBytes >= passWorth {
-		s.passDelay = 0
+	if s.credit > 0 || s.passBytes >= passWorth {
+		s.passDelay = 0 // the link was full, or the pass was worth it
 	} else {
 		s.passDelay = min(max(2*s.passDelay, passDelayLow), passDelayHigh)
 	}

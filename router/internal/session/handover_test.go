@@ -1,0 +1,245 @@
+package session
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/pointsmanhq/pointsman/proto/link"
+)
+
+// script is an Output that writes down what it is asked.
+type script struct {
+	calls   []string
+	streams uint64
+	starts  []link.Start
+	credits []int64
+	covered map[LinkID]int64
+	gaps    []Gap
+	hellos  []Hello
+	polling bool
+}
+
+func (s *script) Attach(l LinkID, a link.Attach) uint64 {
+	s.streams++
+	s.calls = append(s.calls, "attach")
+	s.starts = append(s.starts, a.Start)
+	s.credits = append(s.credits, a.Credit)
+	return s.streams
+}
+func (s *script) Detach(LinkID, uint64)        { s.calls = append(s.calls, "detach") }
+func (s *script) Credit(LinkID, uint64, int64) { s.calls = append(s.calls, "credit") }
+func (s *script) Covered(l LinkID, _ uint64) (int64, bool) {
+	n, ok := s.covered[l]
+	return n, ok
+}
+func (s *script) Hello(h Hello)                      { s.hellos = append(s.hellos, h) }
+func (s *script) Record(*link.Record)                { s.calls = append(s.calls, "record") }
+func (s *script) Checkpoint(int32, int64)            { s.calls = append(s.calls, "checkpoint") }
+func (s *script) Gap(g Gap)                          { s.gaps = append(s.gaps, g) }
+func (s *script) Waiting()                           { s.calls = append(s.calls, "waiting") }
+func (s *script) GoAway(int32, int64, time.Duration) { s.calls = append(s.calls, "goaway") }
+func (s *script) Handover(p bool)                    { s.polling = p }
+
+func (s *script) take() []string {
+	c := s.calls
+	s.calls = nil
+	return c
+}
+
+func (s *script) want(t *testing.T, calls ...string) {
+	t.Helper()
+	if got := s.take(); !slices.Equal(got, calls) {
+		t.Fatalf("got %v, want %v", got, calls)
+	}
+}
+
+var now = time.Unix(1000, 0)
+
+// served returns a session at cursor 10, served by link 1.
+func served(t *testing.T) (*Core, *script) {
+	s := &script{covered: map[LinkID]int64{}}
+	c := New(&Config{Window: 1000, Heartbeat: 15 * time.Second}, s, Open{Key: []byte("k"), Start: link.Start{Kind: link.StartLatest}})
+	c.Route(now, 1)
+	c.Attached(now, 1, link.Attached{Stream: 1, Next: 10, Head: 10, Live: true})
+	s.want(t, "attach")
+	return c, s
+}
+
+func rec(offset int64) *link.Record { return &link.Record{Offset: offset, Value: []byte("v")} }
+
+func TestOldStreamServesUntilTheNewOneHasReachedTheCursor(t *testing.T) {
+	c, s := served(t)
+	c.Route(now, 2)
+	if s.want(t, "attach"); s.starts[1] != (link.Start{Kind: link.StartCursor, Value: 10}) || !s.polling {
+		t.Fatalf("second attach at %+v, polling %v", s.starts[1], s.polling)
+	}
+	c.Record(now, 1, 1, rec(12))
+	s.want(t, "record")
+	c.Attached(now, 2, link.Attached{Stream: 2, Next: 10, Head: 10, Live: true})
+	s.want(t) // the new node is at 10, the client at 13
+	s.covered[2] = 12
+	c.Poll(now)
+	s.want(t)
+	s.covered[2] = 13
+	c.Poll(now)
+	s.want(t, "detach")
+	if c.Primary() != 2 || s.polling {
+		t.Fatalf("primary %d, polling %v", c.Primary(), s.polling)
+	}
+	c.Record(now, 1, 1, rec(14)) // under way when the old stream was detached
+	c.Record(now, 2, 2, rec(12)) // the client has it
+	s.want(t)
+	c.Record(now, 2, 2, rec(14))
+	s.want(t, "record")
+}
+
+func TestGapIsNotBelievedFromTheSecondaryNorWhileTheOtherCovers(t *testing.T) {
+	c, s := served(t)
+	c.Route(now, 2)
+	c.Attached(now, 2, link.Attached{Stream: 2, Next: 50, Head: 50, Live: true, Gap: link.GapRetention})
+	c.Gap(now, 2, link.Gap{Stream: 2, From: 50, To: 60, Reason: link.GapRetention})
+	c.Record(now, 1, 1, rec(20))
+	if len(s.gaps) != 0 {
+		t.Fatalf("gaps %v", s.gaps)
+	}
+	s.want(t, "attach", "record")
+	// The old node dies: now the new one is asked again from the cursor, and its word counts.
+	c.LinkDown(now, 1)
+	s.want(t, "detach", "attach")
+	if got := s.starts[2]; got.Value != 21 {
+		t.Fatalf("attached again at %+v, want 21", got)
+	}
+	c.Attached(now, 2, link.Attached{Stream: 3, Next: 60, Head: 60, Live: true, Gap: link.GapRetention})
+	if want := (Gap{From: 21, Next: 60, Reason: link.GapRetention}); len(s.gaps) != 1 || s.gaps[0] != want {
+		t.Fatalf("gaps %v, want %v", s.gaps, want)
+	}
+}
+
+func TestPrimaryGapIsNotBelievedWhileTheNewStreamCovers(t *testing.T) {
+	c, s := served(t)
+	c.Route(now, 2)
+	c.Attached(now, 2, link.Attached{Stream: 2, Next: 10, Head: 9, Live: true})
+	c.Gap(now, 1, link.Gap{Stream: 1, From: 10, To: 30, Reason: link.GapRetention})
+	c.Record(now, 1, 1, rec(30)) // lacks 10 to 30
+	s.want(t, "attach")
+	c.Record(now, 2, 2, rec(15))
+	s.want(t, "record")
+	if len(s.gaps) != 0 {
+		t.Fatalf("gaps %v", s.gaps)
+	}
+}
+
+func TestDeadLinkIsReplacedAndDuplicatesAreGivenBack(t *testing.T) {
+	c, s := served(t)
+	c.Record(now, 1, 1, rec(11))
+	c.LinkDown(now, 1)
+	c.Route(now, 2)
+	s.want(t, "record", "attach")
+	if got := s.starts[1]; got.Kind != link.StartCursor || got.Value != 12 {
+		t.Fatalf("attached at %+v, want cursor 12", got)
+	}
+	c.Attached(now, 2, link.Attached{Stream: 2, Next: 12, Head: 12, Live: true})
+	for range 100 { // far more than the window, all duplicates: credit must come back
+		c.Record(now, 2, 2, rec(5))
+	}
+	credits := 0
+	for _, call := range s.take() {
+		if call == "record" {
+			t.Fatal("a duplicate was delivered")
+		}
+		if call == "credit" {
+			credits++
+		}
+	}
+	if credits == 0 || c.Status().Left <= 0 {
+		t.Fatalf("%d credits, %d bytes left", credits, c.Status().Left)
+	}
+}
+
+func TestClientIsToldToWaitAndThatTheWaitIsOver(t *testing.T) {
+	c, s := served(t)
+	c.LinkDown(now, 1)
+	c.Route(now, 0)
+	s.want(t, "waiting")
+	c.Route(now, 0)
+	s.want(t)
+	c.Tick(now.Add(13 * time.Second))
+	s.want(t, "waiting")
+	c.Route(now, 3)
+	s.want(t, "attach")
+	c.Attached(now, 3, link.Attached{Stream: 2, Next: 10, Head: 10, Live: true})
+	s.want(t, "checkpoint")
+}
+
+func TestHeartbeatCarriesTheCheckpoint(t *testing.T) {
+	c, s := served(t)
+	c.Tick(now.Add(11 * time.Second))
+	s.want(t)
+	s.covered[1] = 99
+	c.Tick(now.Add(12 * time.Second))
+	s.want(t, "checkpoint")
+	if _, next, ok := c.Cursor(); next != 99 || !ok {
+		t.Fatalf("cursor %d", next)
+	}
+	c.Record(now.Add(12*time.Second), 1, 1, rec(100))
+	s.want(t, "record")
+	c.Tick(now.Add(60 * time.Second))
+	s.want(t) // something is queued: the client does not read
+}
+
+func TestClosedStreamIsAttachedAgainLater(t *testing.T) {
+	c, s := served(t)
+	c.Closed(now, 1, link.Closed{Stream: 1, Reason: link.ClosedError})
+	if !s.polling {
+		t.Fatal("nobody polls")
+	}
+	c.Poll(now)
+	s.want(t)
+	c.Poll(now.Add(reattachFirst))
+	s.want(t, "attach")
+	if s.polling {
+		t.Fatal("still polled")
+	}
+}
+
+func TestRecreatedTopicIsAGapAndStartsOver(t *testing.T) {
+	c, s := served(t)
+	c.Closed(now, 1, link.Closed{Stream: 1, Reason: link.ClosedTopic})
+	c.Recreate(now, [16]byte{1}, 4)
+	if got := s.starts[len(s.starts)-1]; got.Kind != link.StartEarliest {
+		t.Fatalf("attached at %+v, want earliest", got)
+	}
+	c.Attached(now, 1, link.Attached{Stream: 2, Next: 0, Head: 0, Live: true})
+	if want := (Gap{Partition: 4, Reason: link.GapTopic}); len(s.gaps) != 1 || s.gaps[0] != want {
+		t.Fatalf("gaps %v, want %v", s.gaps, want)
+	}
+	s.take()
+	c.Record(now, 1, 2, rec(3))
+	s.want(t, "record")
+}
+
+func TestRecordLargerThanTheCreditIsPaidBack(t *testing.T) {
+	c, s := served(t)
+	big := &link.Record{Offset: 10, Value: make([]byte, 5000)}
+	c.Record(now, 1, 1, big)
+	s.want(t, "record")
+	if c.Status().Left >= 0 {
+		t.Fatalf("left %d", c.Status().Left)
+	}
+	c.Written(now, big.Cost())
+	s.want(t, "credit")
+	if got := c.Status().Left; got != 500 {
+		t.Fatalf("left %d, want half the window", got)
+	}
+}
+
+func TestLogTruncationMovesTheCursorBack(t *testing.T) {
+	c, s := served(t)
+	c.Gap(now, 1, link.Gap{Stream: 1, From: 10, To: 4, Reason: link.GapTruncated})
+	if len(s.gaps) != 1 || s.gaps[0].Next != 4 {
+		t.Fatalf("gaps %v", s.gaps)
+	}
+	c.Record(now, 1, 1, rec(5))
+	s.want(t, "record")
+}
