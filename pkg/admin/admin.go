@@ -140,9 +140,11 @@ func (s *Server) Vars(name string, dump func() any) {
 
 // ServeHTTP answers as the listening server does, for tests and for embedding.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if _, pattern := s.mux.Handler(r); pattern == "" && r.URL.Path == "/" {
-		s.serveIndex(w)
-		return
+	if r.URL.Path == "/" {
+		if _, pattern := s.mux.Handler(r); pattern == "" {
+			s.serveIndex(w)
+			return
+		}
 	}
 	s.mux.ServeHTTP(w, r)
 }
