@@ -1,0 +1,253 @@
+package etcdmap
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+const (
+	probeEvery = time.Second
+	// hangProbes is how many probes in a row must be answered while the watch shows no sign of life, or tell of
+	// changes that the watch does not bring, before the watch is begun again.
+	hangProbes = 4
+	lagProbes  = 2
+	askTimeout = probeEvery / 2
+
+	retryMin = 50 * time.Millisecond
+	retryMax = time.Second
+)
+
+// change is what a follower tells: the first and every later list as the difference to what was known, and every
+// watch response that brought news.
+type change struct {
+	list      *snapshot // the whole of it, when this is a list
+	why       cause     // why it was listed
+	foreign   bool      // the list is of another history; nothing known before holds
+	events    []event
+	clusterID uint64
+	revision  int64
+}
+
+// cause is why a watch was left and the map listed again.
+type cause string
+
+const (
+	causeStart     cause = "start"
+	causePeriodic  cause = "periodic"
+	causeCompacted cause = "compacted"
+	causeFailed    cause = "failed"
+	causeOutage    cause = "outage"
+	causeHang      cause = "hang"
+	causeForeign   cause = "foreign"
+	causeStopped   cause = "stopped"
+)
+
+// follower keeps a mirror equal to etcd. It has no end but its context's.
+type follower struct {
+	m      *Map
+	mirror *mirror
+	sink   func(change)
+	label  int
+}
+
+// follow blocks until ctx ends and returns its cause.
+func (m *Map) follow(ctx context.Context, sink func(change)) error {
+	f := &follower{m: m, mirror: newMirror(), sink: sink, label: int(m.labels.Add(1))}
+	why, delay := causeStart, time.Duration(0)
+	for {
+		if !pause(ctx, delay) || !f.list(ctx, why) {
+			return context.Cause(ctx)
+		}
+		begun := time.Now()
+		var err error
+		if why, err = f.watch(ctx); why == causeStopped {
+			return context.Cause(ctx)
+		}
+		f.note(why, err)
+		// A watch that ends as soon as it is begun must not become a storm of lists.
+		if time.Since(begun) < time.Second {
+			delay = min(max(2*delay, retryMin), retryMax)
+		} else {
+			delay = 0
+		}
+	}
+}
+
+// pause waits for about d; false when ctx ended.
+func pause(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	t := time.NewTimer(d/2 + rand.N(d))
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// list reads the map until it succeeds; false when ctx ended.
+func (f *follower) list(ctx context.Context, why cause) bool {
+	delay := retryMin
+	for {
+		var snap snapshot
+		err := f.m.try(ctx, reading, func(ctx context.Context) (err error) {
+			snap, err = f.m.store.list(ctx)
+			return err
+		})
+		if err == nil {
+			f.listed(snap, why)
+			return true
+		}
+		if !pause(ctx, delay) {
+			return false
+		}
+		delay = min(2*delay, retryMax)
+	}
+}
+
+func (f *follower) listed(snap snapshot, why cause) {
+	f.m.stats.lists.Add(1)
+	isForeign := f.mirror.foreign(snap)
+	if isForeign {
+		f.m.stats.wipes.Add(1)
+		f.m.log.Warn("etcd was emptied, restored or replaced, taking its map as it is now",
+			zap.Int64("old_revision", f.mirror.revision), zap.Int64("new_revision", snap.revision),
+			zap.Uint64("old_cluster_id", f.mirror.clusterID), zap.Uint64("new_cluster_id", snap.clusterID), zap.Int("keys", len(snap.entries)))
+	}
+	events := f.mirror.replace(snap, isForeign)
+	if why == causePeriodic && len(events) > 0 {
+		f.m.log.Warn("the watch had missed changes of the map", zap.Int("keys", len(events)))
+	}
+	f.sink(change{list: &snap, why: why, foreign: isForeign, events: events, clusterID: snap.clusterID, revision: snap.revision})
+}
+
+// watch follows the changes after the last list until there is a reason to list again.
+func (f *follower) watch(ctx context.Context) (cause, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	var probes sync.WaitGroup
+	defer probes.Wait()
+	defer cancel()
+
+	w := f.m.store.watch(ctx, f.mirror.revision+1, f.label)
+	type answer struct {
+		question
+		probe
+		err error
+	}
+	answers := make(chan answer, 1) // one probe at a time
+	tick := time.NewTicker(probeEvery)
+	defer tick.Stop()
+	relist := time.NewTimer(jitter(f.m.cfg.RelistEvery))
+	defer relist.Stop()
+
+	created, probing, failing := false, false, false
+	silent, lagging := 0, 0
+	for {
+		select {
+		case <-ctx.Done():
+			return causeStopped, nil
+		case <-relist.C:
+			return causePeriodic, nil
+		case u := <-w.updates:
+			silent = 0
+			switch {
+			case ctx.Err() != nil:
+				return causeStopped, nil
+			case errors.Is(u.err, errCompacted):
+				return causeCompacted, nil
+			case u.err != nil:
+				return causeFailed, u.err
+			case u.clusterID != f.mirror.clusterID:
+				return causeForeign, nil
+			}
+			created = true
+			if news := f.mirror.apply(u.events); len(news) > 0 {
+				lagging = 0
+				f.sink(change{events: news, clusterID: u.clusterID, revision: f.mirror.revision})
+			}
+		case <-tick.C:
+			if probing {
+				continue
+			}
+			probing = true
+			q, alsoWatch := f.mirror.ask(), created
+			probes.Go(func() {
+				a := answer{question: q}
+				a.probe, a.err = f.probe(ctx, q, alsoWatch, w)
+				answers <- a
+			})
+		case a := <-answers:
+			probing = false
+			if a.err != nil {
+				failing = true
+				continue
+			}
+			if failing {
+				return causeOutage, nil // whatever the watch missed or will still bring: the list says it now
+			}
+			if silent++; silent >= hangProbes {
+				f.label = int(f.m.labels.Add(1))
+				return causeHang, nil
+			}
+			switch f.mirror.judge(a.question, a.probe) {
+			case foreign:
+				return causeForeign, nil
+			case behind:
+				if lagging++; lagging > lagProbes {
+					f.label = int(f.m.labels.Add(1))
+					return causeHang, nil
+				}
+			case current:
+				lagging = 0
+			}
+		}
+	}
+}
+
+// probe asks etcd whether the mirror is still true and, once it is established, the watch for a sign of life.
+func (f *follower) probe(ctx context.Context, q question, alsoWatch bool, w watch) (probe, error) {
+	key := q.newest.key
+	if key == "" {
+		key = f.m.keys.TopicKey()
+	}
+	var p probe
+	err := f.m.try(ctx, reading, func(ctx context.Context) (err error) {
+		p, err = f.m.store.probe(ctx, key)
+		return err
+	})
+	if err == nil && alsoWatch {
+		// Its failure shows as silence; the stream heals by itself or is replaced.
+		bounded, cancel := context.WithTimeout(ctx, askTimeout)
+		defer cancel()
+		_ = w.ask(bounded)
+	}
+	return p, err
+}
+
+func (f *follower) note(why cause, err error) {
+	if why == causePeriodic {
+		return
+	}
+	f.m.stats.restarts.Add(1)
+	switch why {
+	case causeCompacted:
+		f.m.stats.compactions.Add(1)
+		f.m.log.Info("etcd compacted what the watch had not read yet, listing the map again")
+	case causeHang:
+		f.m.stats.hangs.Add(1)
+		f.m.log.Warn("the watch was silent although etcd answers, listing the map again")
+	case causeFailed:
+		f.m.log.Info("the watch ended, listing the map again", zap.Error(err))
+	default: // an outage's end and a wipe are reported where they are found out
+	}
+}
+
+func jitter(d time.Duration) time.Duration { return d*3/4 + rand.N(d/2+1) }
