@@ -67,6 +67,9 @@ func (w *fields) next(f *field) (bool, error) {
 	if n < 0 {
 		return false, malformed("field tag: %v", protowire.ParseError(n))
 	}
+	if num > protowire.MaxValidNumber {
+		return false, malformed("field number %d", num)
+	}
 	w.rest = w.rest[n:]
 	f.num, f.typ, f.n, f.b = num, typ, 0, nil
 	switch typ {
