@@ -2,6 +2,7 @@ package runner
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"time"
 
@@ -40,6 +41,7 @@ const (
 	boundsFound
 	liveBatch
 	liveOutside
+	liveStopped // the reader will not go on by itself
 	scanned
 	scanOutside
 	// Failures carry no data.
@@ -87,6 +89,7 @@ type loop struct {
 	dirty     []Link // have frames that were not flushed
 	assigned  bool
 	ring      int64
+	head      int64
 	reader    *sink  // the live reader under way, nil for none
 	reads     uint64 // numbers of readers
 	findings  uint64 // numbers of FindBounds
@@ -280,8 +283,8 @@ func (lp *loop) fromLink(l Link, events []Event) {
 
 // data admits what Kafka said, or puts it on hold until a check vouches for the topic.
 func (lp *loop) data(m message) {
-	if m.kind == liveOutside || m.kind == scanOutside {
-		// An offset outside the log is what a recreated topic looks like: ask before believing it.
+	if m.kind == liveOutside || m.kind == scanOutside || m.kind == liveStopped {
+		// This is what a recreated topic looks like: ask before believing it.
 		lp.distrust(m.arrived)
 	}
 	if len(lp.held) > 0 || !lp.trusted(m) {
@@ -346,6 +349,10 @@ func (lp *loop) admit(m message) {
 	case liveOutside:
 		if lp.current(m) {
 			lp.core.OutOfRange(lp.now, m.bounds)
+		}
+	case liveStopped:
+		if lp.current(m) { // and the topic is what it was: a broker was behind
+			(*output)(lp).Read(lp.head)
 		}
 	case scanned:
 		lp.core.Scanned(lp.now, m.batch)
@@ -443,7 +450,13 @@ func (s *sink) Batch(b *source.Batch) { s.post(message{kind: liveBatch, batch: b
 
 func (s *sink) OutOfRange(b source.Bounds) { s.post(message{kind: liveOutside, bounds: b}) }
 
-func (s *sink) Failed(error) { s.post(message{kind: readFailed}) }
+func (s *sink) Failed(err error) {
+	if errors.Is(err, ErrStopped) {
+		s.post(message{kind: liveStopped})
+		return
+	}
+	s.post(message{kind: readFailed})
+}
 
 func (s *sink) post(m message) {
 	m.number, m.arrived = s.number, time.Now()

@@ -127,6 +127,7 @@ func (o *output) Scan(from int64, maxBytes int32) {
 func (o *output) Readable() { o.r.readable(o.partition) }
 
 func (o *output) Head(next int64) {
+	o.head = next
 	if o.assigned && o.r.cfg.Mark != nil {
 		o.r.cfg.Mark(o.partition, next)
 	}

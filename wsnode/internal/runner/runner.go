@@ -9,6 +9,7 @@ package runner
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -20,6 +21,9 @@ import (
 	"github.com/pointsmanhq/pointsman/wsnode/internal/partition"
 	"github.com/pointsmanhq/pointsman/wsnode/internal/source"
 )
+
+// ErrStopped is wrapped by what a Sink's Failed hears when the reader will not go on until it is started anew.
+var ErrStopped = errors.New("the reader has stopped")
 
 // Sink receives what a live reader reads. Its methods may wait for the partition's loop.
 type Sink interface {

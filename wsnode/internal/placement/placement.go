@@ -1,0 +1,114 @@
+// Package placement checks that producers put records where clients look for them: each key is hashed with the
+// partition count in force at the record's offset. A producer with another partitioner would silently starve
+// clients.
+package placement
+
+import (
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/pointsmanhq/pointsman/pkg/partitioner"
+	"github.com/pointsmanhq/pointsman/proto/directory"
+	"github.com/pointsmanhq/pointsman/wsnode/internal/source"
+)
+
+// stale is how long after a growth producers may go on with the old partition count: twice the default age of
+// a producer's metadata (metadata.max.age.ms, 5 minutes).
+const stale = 10 * time.Minute
+
+// logEvery is how often misplaced records are logged.
+const logEvery = time.Minute
+
+// layout is how many partitions there were when. It is immutable.
+type layout struct {
+	partitions int32
+	growth     []directory.Growth // oldest first
+}
+
+// Checker counts. It is safe for concurrent use.
+type Checker struct {
+	by     partitioner.Partitioner
+	log    *zap.Logger
+	layout atomic.Pointer[layout]
+
+	mismatched, keyless, checked atomic.Uint64
+	logged                       atomic.Int64 // when, in Unix nanoseconds
+	unlogged                     atomic.Uint64
+}
+
+// New returns a checker; SetLayout must be called before Check.
+func New(by partitioner.Partitioner, log *zap.Logger) *Checker { return &Checker{by: by, log: log} }
+
+// SetLayout says how many partitions there are, and were.
+func (c *Checker) SetLayout(partitions int32, growth []directory.Growth) {
+	c.layout.Store(&layout{partitions, growth})
+}
+
+// Check looks at records of partition p.
+func (c *Checker) Check(p int32, records []source.Record, now time.Time) {
+	at := c.layout.Load()
+	var keyless, mismatched uint64
+	var example *source.Record
+	for i := range records {
+		r := &records[i]
+		if !r.HasKey {
+			keyless++
+		} else if !c.belongs(at, p, r) {
+			mismatched++
+			example = r
+		}
+	}
+	c.checked.Add(uint64(len(records)))
+	if keyless > 0 {
+		c.keyless.Add(keyless)
+	}
+	if mismatched > 0 {
+		c.mismatched.Add(mismatched)
+		c.unlogged.Add(mismatched)
+		c.report(p, example.Offset, at.partitions, now)
+	}
+}
+
+func (c *Checker) belongs(at *layout, p int32, r *source.Record) bool {
+	if c.by.Partition(r.Key, at.partitions) == p {
+		return true
+	}
+	for i := len(at.growth) - 1; i >= 0; i-- {
+		g := &at.growth[i]
+		if p >= g.Partitions {
+			return false // the partition is younger than that
+		}
+		old := int(p) < len(g.Ends) && r.Offset < g.Ends[p]
+		if !old && time.UnixMilli(r.Timestamp).After(g.Since.Add(stale)) {
+			return false
+		}
+		if c.by.Partition(r.Key, g.Partitions) == p {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *Checker) report(p int32, offset int64, partitions int32, now time.Time) {
+	last := c.logged.Load()
+	if now.UnixNano()-last < int64(logEvery) || !c.logged.CompareAndSwap(last, now.UnixNano()) {
+		return
+	}
+	c.log.Warn("records lie in other partitions than their keys say: a producer uses another partitioner, and clients miss its records",
+		zap.Uint64("records", c.unlogged.Swap(0)), zap.String("partitioner", c.by.Name()), zap.Int32("partitions", partitions),
+		zap.Int32("partition", p), zap.Int64("offset", offset))
+}
+
+// Totals are sums since the start.
+type Totals struct {
+	Checked    uint64 `json:"checked"`
+	Mismatched uint64 `json:"mismatched"`
+	Keyless    uint64 `json:"keyless"`
+}
+
+// Totals returns the sums.
+func (c *Checker) Totals() Totals {
+	return Totals{Checked: c.checked.Load(), Mismatched: c.mismatched.Load(), Keyless: c.keyless.Load()}
+}
