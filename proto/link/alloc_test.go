@@ -70,7 +70,9 @@ func TestDecoderForgetsUnusuallyLongLists(t *testing.T) {
 	msg, small := link.AppendRecord(nil, long), link.AppendRecord(nil, typical())
 	d := link.NewRouterDecoder()
 	var caps []string
-	look := &looking{func(r *link.Record) { caps = append(caps, fmt.Sprint(cap(r.Streams) >= 1<<19, cap(r.Headers) >= 1<<12)) }}
+	look := &looking{func(r *link.Record) {
+		caps = append(caps, fmt.Sprint(cap(r.Streams) >= 1<<19, cap(r.Headers) >= 1<<12))
+	}}
 	for _, m := range [][]byte{msg, small} {
 		if err := d.Decode(m, look); err != nil {
 			t.Fatal(err)
