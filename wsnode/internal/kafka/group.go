@@ -2,7 +2,15 @@ package kafka
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/IBM/sarama"
+	"go.uber.org/zap"
 )
 
 // GroupConfig is what a Group is built with. Zero durations mean the defaults named there.
@@ -27,19 +35,280 @@ type GroupHandler interface {
 	Revoked(partition int32)
 }
 
-// Group is this node's membership of the consumer group. It fetches nothing.
-type Group struct{}
+// Group is this node's membership of the consumer group. It fetches nothing: partitions are read by the Client,
+// from offsets that their owners choose, so the positions that sarama keeps for the group's claims mean nothing.
+type Group struct {
+	// Static after construction.
+	c   *Client
+	cfg GroupConfig
+	sc  *sarama.Config
+	log *zap.Logger
+
+	session atomic.Pointer[sarama.ConsumerGroupSession]
+
+	mu     sync.Mutex
+	claims map[int32]*claim // guarded by mu; what is assigned now
+}
+
+// claim is one partition between its Assigned and its Revoked. Guarded by Group.mu.
+type claim struct {
+	session sarama.ConsumerGroupSession
+	marked  int64 // what Mark said, -1 for nothing
+	passed  int64 // what sarama was told to commit
+}
 
 // NewGroup prepares a membership; Run starts it.
-func (c *Client) NewGroup(cfg GroupConfig) (*Group, error) { return nil, nil }
+func (c *Client) NewGroup(cfg GroupConfig) (*Group, error) {
+	if cfg.Group == "" {
+		return nil, errors.New("no consumer group given")
+	}
+	setDefault(&cfg.SessionTimeout, 6*time.Second)
+	setDefault(&cfg.Heartbeat, 250*time.Millisecond)
+	setDefault(&cfg.RebalanceTimeout, 10*time.Second)
+	setDefault(&cfg.RebalanceBackoff, 100*time.Millisecond)
+	setDefault(&cfg.CommitEvery, time.Second)
+	setDefault(&cfg.GrowthCheck, 5*time.Second)
+
+	sc := *c.sc
+	sc.Metadata.Full = false
+	sc.Metadata.RefreshFrequency = cfg.GrowthCheck
+	sc.Metadata.Retry.Backoff = 100 * time.Millisecond
+	// A join is answered when all members have joined.
+	sc.Net.ReadTimeout = cfg.RebalanceTimeout + c.cfg.NetTimeout
+	sc.Consumer.Return.Errors = true
+	sc.Consumer.Group.Session.Timeout = cfg.SessionTimeout
+	sc.Consumer.Group.Heartbeat.Interval = cfg.Heartbeat
+	sc.Consumer.Group.Rebalance.Timeout = cfg.RebalanceTimeout
+	sc.Consumer.Group.Rebalance.Retry.Backoff = cfg.RebalanceBackoff
+	sc.Consumer.Group.Rebalance.GroupStrategies = []sarama.BalanceStrategy{sarama.NewBalanceStrategyCooperativeSticky()}
+	// Mark's numbers wait at most half the time here and half the time in sarama.
+	sc.Consumer.Offsets.AutoCommit.Interval = cfg.CommitEvery / 2
+	sc.Consumer.Offsets.Initial = noOffset
+	// Harmless here: it would move a position that nothing reads from.
+	sc.Consumer.Group.ResetInvalidOffsets = true
+	if err := sc.Validate(); err != nil {
+		return nil, fmt.Errorf("configure consumer group: %w", err)
+	}
+	return &Group{c: c, cfg: cfg, sc: &sc, log: c.log.Named("group"), claims: make(map[int32]*claim)}, nil
+}
+
+// noOffset is what a claim's initial offset is when the group has committed none.
+const noOffset = sarama.OffsetNewest
+
+func setDefault(d *time.Duration, def time.Duration) {
+	if *d <= 0 {
+		*d = def
+	}
+}
 
 // Run is a member of the group until ctx ends, then commits, leaves the group and returns nil. Errors are
 // logged and retried for ever. It may be called once.
-func (g *Group) Run(ctx context.Context) error { return nil }
+func (g *Group) Run(ctx context.Context) error {
+	client, err := newGroupClient(g.c.ctx, g.c.cfg.Brokers, g.sc)
+	if err != nil {
+		return fmt.Errorf("start consumer group %s: %w", g.cfg.Group, err)
+	}
+	defer client.close()
+	member, err := sarama.NewConsumerGroupFromClient(g.cfg.Group, client)
+	if err != nil {
+		return fmt.Errorf("start consumer group %s: %w", g.cfg.Group, err)
+	}
+
+	var wg sync.WaitGroup
+	wg.Go(func() { g.logErrors(member) })
+	passing, stopPassing := context.WithCancel(context.WithoutCancel(ctx))
+	wg.Go(func() { g.passMarks(passing) })
+
+	var wait backoff
+	for ctx.Err() == nil {
+		began := time.Now()
+		err := member.Consume(ctx, []string{g.c.cfg.Topic}, &membership{g: g, member: member})
+		if ctx.Err() != nil {
+			break
+		}
+		if time.Since(began) > g.cfg.SessionTimeout {
+			wait = backoff{}
+		}
+		g.log.Warn("lost the membership of the consumer group, joining again", zap.String("group", g.cfg.Group), zap.Error(err))
+		wait.sleep(ctx)
+	}
+	stopPassing()
+	if err := member.Close(); err != nil {
+		// The session will time out.
+		g.log.Warn("could not leave the consumer group", zap.String("group", g.cfg.Group), zap.Error(err))
+	}
+	wg.Wait()
+	return nil
+}
+
+func (g *Group) logErrors(member sarama.ConsumerGroup) {
+	for err := range member.Errors() {
+		g.log.Warn("consumer group error", zap.Error(err))
+	}
+}
 
 // Mark says that everything below next was read. It is committed in the background, at a revoke and at the end;
-// for a partition that is not assigned it is ignored. It never blocks.
-func (g *Group) Mark(partition int32, next int64) {}
+// for a partition that is not assigned it is ignored. It never blocks. A number lower than before is committed
+// too: that is how a committed offset that the log no longer reaches is rewritten.
+func (g *Group) Mark(partition int32, next int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if cl := g.claims[partition]; cl != nil {
+		cl.marked = next
+	}
+}
 
 // Generation is the group's generation as this member knows it, 0 before the first join.
-func (g *Group) Generation() int32 { return 0 }
+func (g *Group) Generation() int32 {
+	if s := g.session.Load(); s != nil {
+		return (*s).GenerationID()
+	}
+	return 0
+}
+
+// passMarks hands the marks to sarama, which commits them in its own goroutine.
+func (g *Group) passMarks(ctx context.Context) {
+	t := time.NewTicker(g.cfg.CommitEvery / 2)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		g.mu.Lock()
+		due := make(map[int32]*claim, len(g.claims))
+		for p, cl := range g.claims {
+			due[p] = cl
+		}
+		g.mu.Unlock()
+		for p, cl := range due {
+			g.pass(p, cl)
+		}
+	}
+}
+
+// pass gives one claim's mark to sarama. sarama locks inside, so it must not be called under g.mu.
+func (g *Group) pass(partition int32, cl *claim) {
+	g.mu.Lock()
+	before, next := cl.passed, cl.marked
+	if g.claims[partition] != cl || next < 0 || next == before {
+		g.mu.Unlock()
+		return
+	}
+	cl.passed = next
+	g.mu.Unlock()
+	if next > before {
+		cl.session.MarkOffset(g.c.cfg.Topic, partition, next, "")
+	} else {
+		cl.session.ResetOffset(g.c.cfg.Topic, partition, next, "")
+	}
+}
+
+// membership is sarama's handler for one session. Under a cooperative strategy a session outlives rebalances,
+// so ownership is what ConsumeClaim's start and end say.
+type membership struct {
+	g      *Group
+	member sarama.ConsumerGroup
+}
+
+func (m *membership) Setup(s sarama.ConsumerGroupSession) error {
+	m.g.session.Store(&s)
+	m.g.log.Info("joined the consumer group", zap.String("group", m.g.cfg.Group), zap.Int32("generation", s.GenerationID()))
+	return nil
+}
+
+func (m *membership) Cleanup(sarama.ConsumerGroupSession) error { return nil }
+
+func (m *membership) ConsumeClaim(s sarama.ConsumerGroupSession, c sarama.ConsumerGroupClaim) error {
+	// Read before anything else: the generation changes before a revoke has finished.
+	generation := s.GenerationID()
+	g, p := m.g, c.Partition()
+	// A new claim starts unpaused, and sarama's first fetch for it is at least 100 ms away.
+	m.member.Pause(map[string][]int32{c.Topic(): {p}})
+
+	committed := c.InitialOffset()
+	cl := &claim{session: s, marked: -1, passed: committed}
+	g.mu.Lock()
+	g.claims[p] = cl
+	g.mu.Unlock()
+	g.cfg.Handler.Assigned(p, generation, committed)
+
+	for open := true; open; {
+		select {
+		case _, open = <-c.Messages():
+		case <-s.Context().Done():
+			open = false
+		}
+	}
+
+	g.pass(p, cl) // sarama commits it when ConsumeClaim has returned
+	g.mu.Lock()
+	delete(g.claims, p)
+	g.mu.Unlock()
+	g.cfg.Handler.Revoked(p)
+	return nil
+}
+
+// groupClient is what sarama's consumer group works with. Requests to the coordinator have a client of their
+// own, because a join holds its broker's lock until all members have joined. Everything by which sarama would
+// find and fetch records is answered here, without a broker: claims then start at once, even of partitions that
+// have no leader, and the fetch that a claim might begin before it is paused goes to a broker that was never
+// opened.
+type groupClient struct {
+	sarama.Client // metadata
+	coordinator   sarama.Client
+	nowhere       *sarama.Broker
+}
+
+func newGroupClient(ctx context.Context, brokers []string, conf *sarama.Config) (*groupClient, error) {
+	separate := func() (sarama.Client, error) {
+		own := *conf
+		own.Net.Proxy.Enable = true
+		own.Net.Proxy.Dialer = newDialer(ctx, conf.Net.DialTimeout)
+		return sarama.NewClient(brokers, &own)
+	}
+	meta, err := separate()
+	if err != nil {
+		return nil, err
+	}
+	coordinator, err := separate()
+	if err != nil {
+		return nil, errors.Join(err, meta.Close())
+	}
+	return &groupClient{Client: meta, coordinator: coordinator, nowhere: sarama.NewBroker("nowhere:0")}, nil
+}
+
+func (c *groupClient) close() {
+	_ = c.coordinator.Close() // only says that it was closed before
+	_ = c.Client.Close()
+}
+
+func (c *groupClient) Coordinator(group string) (*sarama.Broker, error) {
+	return c.coordinator.Coordinator(group)
+}
+
+func (c *groupClient) RefreshCoordinator(group string) error {
+	return c.coordinator.RefreshCoordinator(group)
+}
+
+func (c *groupClient) RefreshMetadata(topics ...string) error {
+	// The coordinator's client learns of brokers only this way.
+	_ = c.coordinator.RefreshMetadata(topics...)
+	return c.Client.RefreshMetadata(topics...)
+}
+
+func (c *groupClient) GetOffset(_ string, _ int32, at int64) (int64, error) {
+	if at == sarama.OffsetOldest {
+		return 0, nil
+	}
+	return math.MaxInt64, nil
+}
+
+func (c *groupClient) Leader(string, int32) (*sarama.Broker, error) { return c.nowhere, nil }
+
+func (c *groupClient) LeaderAndEpoch(string, int32) (*sarama.Broker, int32, error) {
+	return c.nowhere, -1, nil
+}
+
+func (c *groupClient) PartitionNotReadable(string, int32) bool { return false }

@@ -12,8 +12,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"strings"
+	"sync/atomic"
 	"time"
 
+	"github.com/IBM/sarama"
 	"go.uber.org/zap"
 
 	"github.com/pointsmanhq/pointsman/wsnode/internal/source"
@@ -91,38 +94,153 @@ type Sink interface {
 	Failed(error)
 }
 
+// Client reads one topic.
+type Client struct {
+	// Static after construction.
+	cfg     Config
+	log     *zap.Logger
+	sc      *sarama.Config // for fetches, scans and control requests
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	meta    *metadata
+	control *pool // metadata
+	offsets *pool // ListOffsets
+	scans   *pool
+	live    *live
+
+	trusted atomic.Pointer[[16]byte] // the topic id that Open or Topic returned last
+}
+
 // Open connects to the cluster. It waits, and says so in the log, while no broker answers, until ctx ends; a
 // topic that does not exist and refused credentials are errors at once.
-func Open(ctx context.Context, cfg Config) (*Client, error) { return nil, nil }
+func Open(ctx context.Context, cfg Config) (*Client, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	sc, err := cfg.base()
+	if err != nil {
+		return nil, err
+	}
+	own, cancel := context.WithCancelCause(context.Background())
+	c := &Client{cfg: cfg, log: cfg.Logger.Named("kafka"), sc: sc, ctx: own, cancel: cancel}
+	c.control = newPool(own, sc, 1)
+	c.offsets = newPool(own, sc, 2)
+	c.scans = newPool(own, sc, cfg.ScanConns)
+	c.meta = newMetadata(cfg.Topic, cfg.Brokers, c.control)
+	t, err := c.firstTopology(ctx)
+	if err != nil {
+		cancel(ErrClosed)
+		c.closePools()
+		return nil, err
+	}
+	c.trusted.Store(&t.id)
+	c.live = newLive(c)
+	return c, nil
+}
 
-// Client reads one topic.
-type Client struct{}
+// missingTopicTries is how often a topic must be missing before Open believes it: a broker that just started
+// may not have heard of it yet.
+const missingTopicTries = 4
+
+func (c *Client) firstTopology(ctx context.Context) (*topology, error) {
+	var wait backoff
+	missing := 0
+	var said time.Time
+	for {
+		t, err := c.meta.refresh(ctx, time.Now())
+		switch {
+		case err == nil:
+			return t, nil
+		case ctx.Err() != nil:
+			return nil, fmt.Errorf("reach kafka at %s: %w", strings.Join(c.cfg.Brokers, ","), context.Cause(ctx))
+		case errors.Is(err, sarama.ErrSASLAuthenticationFailed), errors.Is(err, sarama.ErrUnsupportedSASLMechanism),
+			errors.Is(err, sarama.ErrTopicAuthorizationFailed), errors.Is(err, sarama.ErrInvalidTopic):
+			return nil, err
+		case errors.Is(err, ErrTopicNotFound):
+			if missing++; missing == missingTopicTries {
+				return nil, fmt.Errorf("%w: create it first (pointsman never creates topics)", err)
+			}
+			c.meta.rotate()
+		}
+		if time.Since(said) > 10*time.Second {
+			said = time.Now()
+			c.log.Warn("kafka is not ready, waiting for it", zap.Strings("brokers", c.cfg.Brokers), zap.Error(err))
+		}
+		if !wait.sleep(ctx) {
+			return nil, fmt.Errorf("reach kafka at %s: %w", strings.Join(c.cfg.Brokers, ","), context.Cause(ctx))
+		}
+	}
+}
 
 // Close ends all readers and connections and waits for them. Groups must have ended before.
-func (c *Client) Close() error { return nil }
+func (c *Client) Close() error {
+	c.cancel(ErrClosed)
+	c.live.close()
+	c.closePools()
+	return nil
+}
 
-// Topic asks a broker, never a cache, for the topic's identity and partition count.
-func (c *Client) Topic(ctx context.Context) (Topic, error) { return Topic{}, nil }
+func (c *Client) closePools() {
+	c.control.close()
+	c.offsets.close()
+	c.scans.close()
+}
 
-// Bounds asks the partition's leader for its bounds.
+// Topic asks a broker, never a cache, for the topic's identity and partition count. Views made by the methods
+// of Client itself follow the identity that Topic returned last.
+func (c *Client) Topic(ctx context.Context) (Topic, error) {
+	t, err := c.meta.refresh(ctx, time.Now())
+	if err != nil {
+		return Topic{}, err
+	}
+	c.trusted.Store(&t.id)
+	return Topic{ID: t.id, Partitions: int32(len(t.leaders))}, nil
+}
+
+// At reads the topic only while its id is the given one, so that offsets of a topic that was recreated meanwhile
+// are never used on the new one.
+func (c *Client) At(id [16]byte) View { return View{c: c, id: id} }
+
+func (c *Client) view() View { return View{c: c, id: *c.trusted.Load()} }
+
+// Bounds is View.Bounds of the topic as Topic returned it last.
 func (c *Client) Bounds(ctx context.Context, partition int32) (source.Bounds, error) {
-	return source.Bounds{}, nil
+	return c.view().Bounds(ctx, partition)
 }
 
-// OffsetAt finds the first committed offset whose record is not older than t (milliseconds since the Unix
-// epoch); ok is false when there is none.
+// OffsetAt is View.OffsetAt of the topic as Topic returned it last.
 func (c *Client) OffsetAt(ctx context.Context, partition int32, t int64) (offset int64, ok bool, err error) {
-	return 0, false, nil
+	return c.view().OffsetAt(ctx, partition, t)
 }
 
-// Scan reads one batch that begins at from, on connections of its own. An offset that the log does not have
-// gives an *OutOfRangeError.
+// Scan is View.Scan of the topic as Topic returned it last.
 func (c *Client) Scan(ctx context.Context, partition int32, from int64, maxBytes int32) (*source.Batch, error) {
-	return nil, nil
+	return c.view().Scan(ctx, partition, from, maxBytes)
 }
 
-// Read starts reading a partition at from; an earlier Read of it is replaced. It does not block.
-func (c *Client) Read(partition int32, from int64, sink Sink) {}
+// Read is View.Read of the topic as Topic returned it last.
+func (c *Client) Read(partition int32, from int64, sink Sink) { c.view().Read(partition, from, sink) }
 
 // StopRead ends the reading of a partition. It does not block.
-func (c *Client) StopRead(partition int32) {}
+func (c *Client) StopRead(partition int32) { c.live.stop(partition) }
+
+// backoff waits 50 ms, then twice as long each time, up to a second.
+type backoff struct{ d time.Duration }
+
+func (b *backoff) next() time.Duration {
+	b.d = min(max(2*b.d, 50*time.Millisecond), time.Second)
+	return b.d
+}
+
+// sleep waits the next time; it reports whether ctx still lives.
+func (b *backoff) sleep(ctx context.Context) bool {
+	t := time.NewTimer(b.next())
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
