@@ -133,6 +133,20 @@ func AppendGoAway[C string | []byte](dst []byte, cursor C, retryAfter time.Durat
 	return append(dst, '}')
 }
 
+// AppendResume appends the control message that names the cursor when it is too long for the address.
+func AppendResume[C string | []byte](dst []byte, cursor C) []byte {
+	dst = append(dst, `{"type":"resume"`...)
+	dst = appendCursor(dst, cursor)
+	return append(dst, '}')
+}
+
+// AppendAuth appends the control message that renews credentials. The token must be valid UTF-8.
+func AppendAuth[T string | []byte](dst []byte, token T) []byte {
+	dst = append(dst, `{"type":"auth","token":`...)
+	dst = appendString(dst, []byte(token))
+	return append(dst, '}')
+}
+
 // appendCursor trusts that a cursor is base64url and needs no escapes.
 func appendCursor[C string | []byte](dst []byte, cursor C) []byte {
 	if len(cursor) == 0 {
