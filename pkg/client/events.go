@@ -1,0 +1,122 @@
+package client
+
+import (
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/pointsmanhq/pointsman/proto/closecode"
+	"github.com/pointsmanhq/pointsman/proto/link"
+)
+
+// Event is one of *Hello, *Record, *Checkpoint, *Gap, *Waiting, *GoAway and *Disconnected.
+type Event interface{ event() }
+
+// Header is a record's header; a nil Value is Kafka's null.
+type Header = link.Header
+
+// Record is a record of the topic. Its slices belong to the program.
+type Record struct {
+	Cursor    string // continues after this record
+	Key       []byte // nil when the socket has one key only
+	Partition int32
+	Offset    int64
+	Timestamp time.Time // zero when the record has none
+	Headers   []Header
+	Value     []byte // as the producer wrote it; nil for a tombstone
+	Tombstone bool
+}
+
+// Hello says that a connection is served from now on.
+type Hello struct {
+	URL       string
+	Cursor    string
+	Key       []byte
+	Resumed   bool // false: records between the wanted start and Cursor are out of reach; a Gap follows
+	Heartbeat time.Duration
+}
+
+// Checkpoint moves the cursor without a record.
+type Checkpoint struct{ Cursor string }
+
+// Gap says that the records [From, To) of Partition can no longer be delivered. From is -1 when not known.
+type Gap struct {
+	Cursor    string
+	Reason    string // "retention", "replay_limit", "topic", "truncated"
+	Partition int32
+	From, To  int64
+}
+
+// Waiting says that no node serves the key at the moment; the connection stays.
+type Waiting struct{}
+
+// GoAway says that the router is about to stop. The client goes to the next URL once the connection is closed.
+type GoAway struct {
+	Cursor     string
+	RetryAfter time.Duration
+}
+
+// Disconnected says that a connection ended, or that an attempt to make one failed, and that another attempt
+// follows.
+type Disconnected struct {
+	URL     string
+	Err     error // *CloseError when the router gave a code, *RefusedError when it refused the upgrade
+	Lost    bool  // a connection ended; else an attempt failed
+	RetryIn time.Duration
+}
+
+func (*Record) event()       {}
+func (*Hello) event()        {}
+func (*Checkpoint) event()   {}
+func (*Gap) event()          {}
+func (*Waiting) event()      {}
+func (*GoAway) event()       {}
+func (*Disconnected) event() {}
+
+// CloseError is a close code that the router gave.
+type CloseError struct {
+	Code   int // see package closecode
+	Reason string
+}
+
+func (e *CloseError) Error() string {
+	text := fmt.Sprintf("closed by the router with code %d", e.Code)
+	if row, ok := closecode.Lookup(e.Code); ok {
+		text += " (" + row.Name + ")"
+	}
+	if e.Reason != "" {
+		text += ": " + e.Reason
+	}
+	return text
+}
+
+// Retry reports whether the code asks to connect again. A code that this program does not know does: a router
+// may be newer than its clients.
+func (e *CloseError) Retry() bool {
+	row, ok := closecode.Lookup(e.Code)
+	return !ok || row.Retry
+}
+
+// RefusedError is an HTTP status in place of an upgrade.
+type RefusedError struct {
+	Status     int
+	Reason     string        // the answer's first line
+	RetryAfter time.Duration // the answer's Retry-After; 0 for none
+}
+
+func (e *RefusedError) Error() string {
+	text := fmt.Sprintf("refused by the router with status %d %s", e.Status, http.StatusText(e.Status))
+	if e.Reason != "" {
+		text += ": " + e.Reason
+	}
+	return text
+}
+
+// Retry reports whether the same request may succeed later.
+func (e *RefusedError) Retry() bool {
+	switch e.Status {
+	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
+		return true
+	}
+	return e.Status >= 500
+}
