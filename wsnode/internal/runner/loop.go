@@ -230,10 +230,10 @@ func (lp *loop) handle(m message) {
 		lp.core.LinkGone(lp.now, m.link.ID())
 		delete(lp.links, m.link.ID())
 	case assign:
-		lp.assigned = true
+		lp.assigned, lp.statusAt = true, time.Time{}
 		lp.core.Assign(lp.now, m.offset)
 	case revoke:
-		lp.assigned = false
+		lp.assigned, lp.statusAt = false, time.Time{}
 		lp.core.Revoke(lp.now)
 	case topicChanged:
 		if lp.topicID != m.topicID {

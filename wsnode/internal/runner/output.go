@@ -23,6 +23,9 @@ func (o *output) to(id partition.LinkID) Link {
 }
 
 func (o *output) Attached(id partition.LinkID, f link.Attached) {
+	if f.Gap != link.GapNone {
+		o.countGap(f.Gap)
+	}
 	if l := o.to(id); l != nil {
 		l.Attached(f)
 	}
@@ -40,7 +43,14 @@ func (o *output) Checkpoint(id partition.LinkID, f *link.Checkpoint) {
 	}
 }
 
+func (o *output) countGap(reason link.GapReason) {
+	if o.r.cfg.Gap != nil {
+		o.r.cfg.Gap(reason)
+	}
+}
+
 func (o *output) Gap(id partition.LinkID, f link.Gap) {
+	o.countGap(f.Reason)
 	if l := o.to(id); l != nil {
 		l.Gap(f)
 	}
@@ -124,7 +134,10 @@ func (o *output) Scan(from int64, maxBytes int32) {
 	})
 }
 
-func (o *output) Readable() { o.r.readable(o.partition) }
+func (o *output) Readable() {
+	o.statusAt = time.Time{} // somebody may wait for it
+	o.r.readable(o.partition)
+}
 
 func (o *output) Head(next int64) {
 	o.head = next

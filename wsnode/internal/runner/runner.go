@@ -92,6 +92,8 @@ type Config struct {
 	Mark func(p int32, next int64)
 	// Admitted hears each live batch once, before it is delivered; for the partitioner check and counters.
 	Admitted func(p int32, b *source.Batch)
+	// Gap hears each gap that a stream is told of.
+	Gap func(link.GapReason)
 	// Output may wrap what a loop's effects go to, for tests; nil does not.
 	Output func(partition.Output) partition.Output
 

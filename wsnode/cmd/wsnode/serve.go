@@ -1,0 +1,267 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/pointsmanhq/pointsman/pkg/admin"
+	"github.com/pointsmanhq/pointsman/pkg/buildinfo"
+	"github.com/pointsmanhq/pointsman/pkg/logging"
+	"github.com/pointsmanhq/pointsman/pkg/options"
+	"github.com/pointsmanhq/pointsman/wsnode"
+)
+
+// kafkaOptions say where Kafka is; serve and produce have them.
+type kafkaOptions struct {
+	Topic string   `required:"" placeholder:"NAME" group:"Kafka" help:"Topic to serve."`
+	Kafka []string `default:"127.0.0.1:9092" placeholder:"HOST:PORT" group:"Kafka" help:"Brokers to ask first."`
+
+	KafkaTLS           bool               `name:"kafka-tls" group:"Kafka" help:"Talk TLS with the brokers."`
+	KafkaCAFile        string             `name:"kafka-ca-file" placeholder:"FILE" group:"Kafka" help:"Certificates that vouch for the brokers; the system's without it."`
+	KafkaCertFile      string             `name:"kafka-cert-file" placeholder:"FILE" group:"Kafka" help:"Certificate to show to the brokers."`
+	KafkaKeyFile       string             `name:"kafka-key-file" placeholder:"FILE" group:"Kafka" help:"Its private key."`
+	KafkaSASLMechanism string             `name:"kafka-sasl-mechanism" enum:",PLAIN,SCRAM-SHA-256,SCRAM-SHA-512" default:"" group:"Kafka" help:"How to authenticate at the brokers: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512."`
+	KafkaUser          string             `placeholder:"NAME" group:"Kafka" help:"User for SASL."`
+	KafkaPasswordFile  options.SecretFile `placeholder:"FILE" group:"Kafka" help:"File with the password for SASL."`
+
+	Partitioner string `default:"murmur2" enum:"murmur2,crc32,fnv1a" group:"Kafka" help:"How the topic's producers choose partitions: murmur2 (Java), crc32 (librdkafka) or fnv1a (sarama)."`
+}
+
+func (k kafkaOptions) security() (*tls.Config, wsnode.SASL, error) {
+	conf, err := clientTLS(k.KafkaTLS, k.KafkaCAFile, k.KafkaCertFile, k.KafkaKeyFile)
+	if err != nil {
+		return nil, wsnode.SASL{}, options.Usagef("kafka: %w", err)
+	}
+	password, err := k.KafkaPasswordFile.Read()
+	if err != nil {
+		return nil, wsnode.SASL{}, options.Usagef("--kafka-password-file: %w", err)
+	}
+	if k.KafkaSASLMechanism == "" && (k.KafkaUser != "" || password != "") {
+		return nil, wsnode.SASL{}, options.Usagef("--kafka-user needs --kafka-sasl-mechanism")
+	}
+	return conf, wsnode.SASL{Mechanism: k.KafkaSASLMechanism, User: k.KafkaUser, Password: password}, nil
+}
+
+// serve runs the node.
+type serve struct {
+	kafkaOptions `embed:""`
+	Group        string        `placeholder:"NAME" group:"Kafka" help:"Consumer group of all nodes of this topic. Default: pointsman-<topic>."`
+	Session      time.Duration `name:"group-session-timeout" default:"6s" group:"Kafka" help:"How long the group waits for a node that is silent; brokers refuse less than 6s by default."`
+
+	Etcd             []string           `default:"127.0.0.1:2379" placeholder:"HOST:PORT" group:"etcd" help:"etcd endpoints."`
+	EtcdPrefix       string             `default:"/pointsman" placeholder:"KEY" group:"etcd" help:"Where this stack's keys begin; two stacks on one etcd need two."`
+	EtcdTLS          bool               `name:"etcd-tls" group:"etcd" help:"Talk TLS with etcd."`
+	EtcdCAFile       string             `name:"etcd-ca-file" placeholder:"FILE" group:"etcd" help:"Certificates that vouch for etcd; the system's without it."`
+	EtcdCertFile     string             `name:"etcd-cert-file" placeholder:"FILE" group:"etcd" help:"Certificate to show to etcd."`
+	EtcdKeyFile      string             `name:"etcd-key-file" placeholder:"FILE" group:"etcd" help:"Its private key."`
+	EtcdUser         string             `placeholder:"NAME" group:"etcd" help:"User at etcd."`
+	EtcdPasswordFile options.SecretFile `placeholder:"FILE" group:"etcd" help:"File with that user's password."`
+	EtcdLease        time.Duration      `default:"5s" group:"etcd" help:"How long etcd keeps what a silent node has published; at least 2s."`
+
+	ID        string `name:"id" placeholder:"NAME" group:"Node" help:"Name of this node; no two living nodes may share it. Default: host name and a random suffix."`
+	Zone      string `placeholder:"NAME" group:"Node" help:"Where this node is; shown in consoles."`
+	Listen    string `default:":9080" placeholder:"ADDR" group:"Node" help:"Address for routers."`
+	Advertise string `placeholder:"HOST:PORT" group:"Node" help:"Address that routers dial. Default: --listen's, or this machine's on the way to etcd."`
+
+	LinkTokenFile options.SecretFile `placeholder:"FILE" group:"Links" help:"File with the token that routers must show."`
+	TLSCertFile   string             `name:"tls-cert-file" placeholder:"FILE" group:"Links" help:"Certificate for --listen; TLS is used with it."`
+	TLSKeyFile    string             `name:"tls-key-file" placeholder:"FILE" group:"Links" help:"Its private key."`
+	TLSClientCA   string             `name:"tls-client-ca-file" placeholder:"FILE" group:"Links" help:"Routers must show a certificate that these vouch for."`
+	LinkBuffer    options.Size       `default:"4MiB" group:"Links" help:"Bytes that may wait for one router; beyond it its streams fall behind."`
+	LinkTimeout   time.Duration      `default:"30s" group:"Links" help:"A link that makes no progress for so long is closed."`
+
+	Ring           options.Size  `default:"256MiB" group:"Limits" help:"Memory for recent records, shared by the partitions that are read."`
+	ScanRate       options.Size  `default:"64MiB" group:"Limits" help:"Bytes per second that may be read again for clients that are behind; 0 for no limit."`
+	ReplayLimit    int64         `default:"0" placeholder:"RECORDS" group:"Limits" help:"How many offsets a client may go back; 0 for no limit but Kafka's retention."`
+	FetchMaxBytes  options.Size  `default:"1MiB" group:"Limits" help:"Most that is read of one partition at a time; larger records are read all the same."`
+	Checkpoint     time.Duration `name:"checkpoint-every" default:"100ms" group:"Limits" help:"How often routers are told how far their streams are covered."`
+	TruncatedAfter time.Duration `default:"10s" group:"Limits" help:"How long a position may lie beyond the end of the log before the log counts as truncated."`
+	Linger         time.Duration `default:"5s" group:"Limits" help:"How long a partition that nobody needs is read on."`
+	DrainTimeout   time.Duration `default:"30s" group:"Limits" help:"How long an orderly stop may take."`
+
+	Admin           string `default:"127.0.0.1:9081" placeholder:"ADDR" group:"Operators" help:"Address for operators: metrics, health, profiles. Who reaches it may read everything."`
+	logging.Options `embed:""`
+}
+
+// Validate refuses what the types allow and the node cannot use.
+func (s *serve) Validate() error {
+	for name, d := range map[string]time.Duration{
+		"group-session-timeout": s.Session, "etcd-lease": s.EtcdLease, "link-timeout": s.LinkTimeout,
+		"checkpoint-every": s.Checkpoint, "truncated-after": s.TruncatedAfter, "drain-timeout": s.DrainTimeout,
+	} {
+		if d <= 0 {
+			return fmt.Errorf("--%s must be more than 0", name)
+		}
+	}
+	if s.EtcdLease < 2*time.Second {
+		return errors.New("--etcd-lease must be at least 2s")
+	}
+	if s.LinkBuffer < 64<<10 {
+		return errors.New("--link-buffer must be at least 64KiB")
+	}
+	if s.FetchMaxBytes < 1<<10 || s.FetchMaxBytes > 1<<30 {
+		return errors.New("--fetch-max-bytes must be from 1KiB to 1GiB")
+	}
+	if s.ReplayLimit < 0 {
+		return errors.New("--replay-limit must not be negative")
+	}
+	return nil
+}
+
+func (s *serve) config() (wsnode.Config, error) {
+	kafkaTLS, sasl, err := s.security()
+	if err != nil {
+		return wsnode.Config{}, err
+	}
+	etcdTLS, err := clientTLS(s.EtcdTLS, s.EtcdCAFile, s.EtcdCertFile, s.EtcdKeyFile)
+	if err != nil {
+		return wsnode.Config{}, options.Usagef("etcd: %w", err)
+	}
+	etcdPassword, err := s.EtcdPasswordFile.Read()
+	if err != nil {
+		return wsnode.Config{}, options.Usagef("--etcd-password-file: %w", err)
+	}
+	token, err := s.LinkTokenFile.Read()
+	if err != nil {
+		return wsnode.Config{}, options.Usagef("--link-token-file: %w", err)
+	}
+	linkTLS, err := serverTLS(s.TLSCertFile, s.TLSKeyFile, s.TLSClientCA)
+	if err != nil {
+		return wsnode.Config{}, options.Usagef("links: %w", err)
+	}
+	scan := int64(s.ScanRate)
+	if scan == 0 {
+		scan = -1
+	}
+	return wsnode.Config{
+		ID: s.ID, Topic: s.Topic, Group: s.Group, Zone: s.Zone,
+		Kafka: s.Kafka, KafkaTLS: kafkaTLS, KafkaSASL: sasl, FetchMaxBytes: int64(s.FetchMaxBytes),
+		Etcd: s.Etcd, EtcdPrefix: s.EtcdPrefix, EtcdTLS: etcdTLS, EtcdUser: s.EtcdUser, EtcdPassword: etcdPassword, LeaseTTL: s.EtcdLease,
+		Partitioner: s.Partitioner,
+		Listen:      s.Listen, Advertise: s.Advertise, LinkToken: token, LinkTLS: linkTLS, Admin: s.Admin,
+		RingBytes: int64(s.Ring), LinkBuffer: int64(s.LinkBuffer), LinkTimeout: s.LinkTimeout, ScanRate: scan,
+		ReplayLimit: s.ReplayLimit, CheckpointEvery: s.Checkpoint, TruncatedAfter: s.TruncatedAfter, Linger: s.Linger,
+		DrainTimeout: s.DrainTimeout, SessionTimeout: s.Session, Version: buildinfo.Read().Version,
+	}, nil
+}
+
+// Run serves until ctx ends, then drains.
+func (s *serve) Run(ctx context.Context, env options.Env) error {
+	cfg, err := s.config()
+	if err != nil {
+		return err
+	}
+	log, level, err := logging.New(s.Options, env.Stderr)
+	if err != nil {
+		return &options.UsageError{Err: err}
+	}
+	_ = level
+	for _, w := range env.Warnings {
+		log.Warn("settings", zap.String("remark", w))
+	}
+	node, err := wsnode.New(cfg, wsnode.Deps{Logger: log})
+	if err != nil {
+		return &options.UsageError{Err: err}
+	}
+	log.Info("starting", zap.String("version", cfg.Version), zap.String("topic", s.Topic),
+		zap.Strings("kafka", s.Kafka), zap.Strings("etcd", s.Etcd))
+	return node.Run(ctx)
+}
+
+// clientTLS is nil when TLS is off.
+func clientTLS(on bool, ca, cert, key string) (*tls.Config, error) {
+	if !on {
+		if ca != "" || cert != "" || key != "" {
+			return nil, errors.New("certificates are given, but TLS is off")
+		}
+		return nil, nil
+	}
+	conf := &tls.Config{MinVersion: tls.VersionTLS12}
+	if ca != "" {
+		pool, err := certPool(ca)
+		if err != nil {
+			return nil, err
+		}
+		conf.RootCAs = pool
+	}
+	if cert != "" || key != "" {
+		pair, err := tls.LoadX509KeyPair(cert, key)
+		if err != nil {
+			return nil, fmt.Errorf("load certificate: %w", err)
+		}
+		conf.Certificates = []tls.Certificate{pair}
+	}
+	return conf, nil
+}
+
+// serverTLS is nil without a certificate.
+func serverTLS(cert, key, clientCA string) (*tls.Config, error) {
+	if cert == "" && key == "" {
+		if clientCA != "" {
+			return nil, errors.New("--tls-client-ca-file needs --tls-cert-file")
+		}
+		return nil, nil
+	}
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		return nil, fmt.Errorf("load certificate: %w", err)
+	}
+	conf := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}}
+	if clientCA != "" {
+		if conf.ClientCAs, err = certPool(clientCA); err != nil {
+			return nil, err
+		}
+		conf.ClientAuth = tls.RequireAndVerifyClientCert
+	}
+	return conf, nil
+}
+
+func certPool(file string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read certificates: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s holds no certificate in PEM form", file)
+	}
+	return pool, nil
+}
+
+// healthcheck asks the node's admin server.
+type healthcheck struct {
+	Admin   string        `default:"127.0.0.1:9081" placeholder:"ADDR" help:"The node's address for operators."`
+	Live    bool          `help:"Ask only whether it lives, not whether it is ready."`
+	Timeout time.Duration `default:"3s" help:"How long to wait for the answer."`
+}
+
+// Run asks once.
+func (h *healthcheck) Run(ctx context.Context, env options.Env) error {
+	ctx, cancel := context.WithTimeout(ctx, h.Timeout)
+	defer cancel()
+	path := "/readyz"
+	if h.Live {
+		path = "/livez"
+	}
+	if err := admin.Probe(ctx, h.Admin, path); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(env.Stdout, "ok")
+	return err
+}
+
+// version prints the build.
+type version struct{}
+
+// Run prints one line.
+func (version) Run(_ context.Context, env options.Env) error {
+	_, err := fmt.Fprintln(env.Stdout, "wsnode", buildinfo.Read())
+	return err
+}

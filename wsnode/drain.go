@@ -1,0 +1,62 @@
+package wsnode
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/coder/websocket"
+	"go.uber.org/zap"
+)
+
+const (
+	// revokeTimeout bounds the last words to etcd; the lease ends by itself.
+	revokeTimeout = 3 * time.Second
+	// closeGrace is how long links may take to close in order.
+	closeGrace = 2 * time.Second
+)
+
+// drain stops the node in order. It leaves the group at once, so that the others take over its partitions, and
+// serves the attached streams by plain reads until the routers have moved them, or the grace is over.
+func (n *Node) drain(hard context.Context) error {
+	began := time.Now()
+	n.draining.Store(true)
+	n.at("draining")
+	n.log.Info("draining", zap.Duration("at_most", n.cfg.DrainTimeout))
+	n.publisher.SetNode(n.value(true))
+	n.links.Drain()
+
+	grace, cancel := context.WithTimeout(hard, n.cfg.DrainTimeout)
+	defer cancel()
+	left := n.leaveGroup()
+	if n.successors() == 0 {
+		n.log.Warn("no other node can take over: this one serves its streams until the drain timeout is over",
+			zap.Duration("drain_timeout", n.cfg.DrainTimeout))
+	}
+	err := n.links.WaitEmpty(grace)
+	_, totals := n.links.Status()
+	select {
+	case <-left:
+	case <-grace.Done():
+		err = errors.Join(err, grace.Err())
+	}
+	if hard.Err() != nil {
+		return context.Cause(hard)
+	}
+	if err != nil {
+		n.log.Warn("drain timeout is over; routers will find other nodes for what is left",
+			zap.Int64("streams", totals.Streams))
+	}
+	// etcd first: routers do not dial a node again that is not there.
+	last, cancel := context.WithTimeout(hard, revokeTimeout)
+	defer cancel()
+	if err := n.publisher.Revoke(last); err != nil {
+		n.log.Warn("lease not revoked; it ends by itself", zap.Error(err))
+	}
+	n.links.Close(closeGrace, websocket.StatusGoingAway, "the node has drained")
+	if hard.Err() != nil {
+		return context.Cause(hard)
+	}
+	n.log.Info("drained", zap.Duration("took", time.Since(began)))
+	return nil
+}

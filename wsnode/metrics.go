@@ -1,0 +1,125 @@
+package wsnode
+
+import (
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// namespace begins the name of every metric.
+const namespace = "pointsman_wsnode"
+
+// metrics reads the node's numbers when they are asked for.
+type metrics struct {
+	n *Node
+
+	links, streams, behind, generation, claims, draining, etcdUp, topicUp *prometheus.Desc
+	records, bytes, sent, scanned, mismatches, keyless, ring, linkBytes   *prometheus.Desc
+	head, lag, hanging                                                    *prometheus.Desc
+	gaps                                                                  *prometheus.CounterVec
+}
+
+func newMetrics(n *Node) *metrics {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc(namespace+"_"+name, help, labels, nil)
+	}
+	return &metrics{
+		n:          n,
+		links:      desc("links", "Routers that are connected."),
+		streams:    desc("streams", "Subscriptions of routers, one for each client and key."),
+		behind:     desc("streams_behind", "Streams that have not been sent everything up to the head."),
+		generation: desc("group_generation", "Generation of the consumer group."),
+		claims:     desc("claims", "Partitions that the group assigned to this node and that are readable."),
+		draining:   desc("draining", "1 while the node is leaving."),
+		etcdUp:     desc("etcd_up", "1 while etcd answers."),
+		topicUp:    desc("topic_verified", "1 while Kafka confirms the topic's identity; records wait while it is 0."),
+		records:    desc("records_read_total", "Committed records read from Kafka's end."),
+		bytes:      desc("read_bytes_total", "Bytes of records read from Kafka's end."),
+		sent:       desc("records_sent_total", "Records sent to streams; one that several streams of a link want counts for each."),
+		scanned:    desc("scan_bytes_total", "Bytes of records read again for streams that were behind."),
+		mismatches: desc("partitioner_mismatch_records_total", "Records that lie in another partition than their key says."),
+		keyless:    desc("records_without_key_total", "Records without a key; no client can get them."),
+		ring:       desc("ring_bytes", "Bytes of recent records in memory."),
+		linkBytes:  desc("link_queued_bytes", "Bytes that wait for routers."),
+		head:       desc("head", "Next offset to read.", "partition"),
+		lag:        desc("lag", "Committed offsets that were not read yet (last stable offset less head).", "partition"),
+		hanging:    desc("uncommitted", "Offsets held back by open transactions (high watermark less last stable offset).", "partition"),
+		gaps: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: namespace, Name: "gaps_total", Help: "Streams that were told that records are out of reach.",
+		}, []string{"reason"}),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{
+		m.links, m.streams, m.behind, m.generation, m.claims, m.draining, m.etcdUp, m.topicUp,
+		m.records, m.bytes, m.sent, m.scanned, m.mismatches, m.keyless, m.ring, m.linkBytes, m.head, m.lag, m.hanging,
+	} {
+		ch <- d
+	}
+	m.gaps.Describe(ch)
+}
+
+// Collect implements prometheus.Collector.
+func (m *metrics) Collect(ch chan<- prometheus.Metric) {
+	n := m.n
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	counter := func(d *prometheus.Desc, v uint64) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v))
+	}
+	placed := n.check.Totals()
+	counter(m.records, n.records.Load())
+	counter(m.bytes, n.bytes.Load())
+	counter(m.mismatches, placed.Mismatched)
+	counter(m.keyless, placed.Keyless)
+	gauge(m.draining, truth(n.draining.Load()))
+	m.gaps.Collect(ch)
+	if !n.up.Load() {
+		return
+	}
+	all, totals := n.runner.Status()
+	counter(m.sent, totals.Deliveries)
+	counter(m.scanned, totals.ScanBytes)
+	var behind, claimed int
+	var ring int64
+	for _, s := range all {
+		behind += s.Behind
+		ring += s.RingBytes
+		if s.Assigned && s.Readable {
+			claimed++
+		}
+		if !s.Reading {
+			continue
+		}
+		p := strconv.Itoa(int(s.Partition))
+		gauge(m.head, float64(s.Head), p)
+		gauge(m.lag, float64(max(s.Stable-s.Head, 0)), p)
+		gauge(m.hanging, float64(max(s.High-s.Stable, 0)), p)
+	}
+	links, sums := n.links.Status()
+	var queued int64
+	for _, l := range links {
+		queued += l.Queued
+	}
+	topicErr, _ := n.identity.Health()
+	etcdErr, _ := n.etcd.Health()
+	gauge(m.links, float64(sums.Links))
+	gauge(m.streams, float64(sums.Streams))
+	gauge(m.linkBytes, float64(queued))
+	gauge(m.behind, float64(behind))
+	gauge(m.ring, float64(ring))
+	gauge(m.claims, float64(claimed))
+	gauge(m.generation, float64(n.group.Generation()))
+	gauge(m.topicUp, truth(topicErr == nil))
+	gauge(m.etcdUp, truth(etcdErr == nil))
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
