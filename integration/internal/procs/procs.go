@@ -137,16 +137,24 @@ func (p *Process) Kill() error {
 	return nil
 }
 
-// Stop asks the process to end (SIGTERM) and returns when it has gone: an error if it exited with another code
-// than 0 or had to be killed because ctx ended.
-func (p *Process) Stop(ctx context.Context) error {
+// Terminate asks the process to end (SIGTERM) and returns when it has gone, whatever it exited with: an error if
+// it had to be killed because ctx ended.
+func (p *Process) Terminate(ctx context.Context) error {
 	if err := p.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) && !errors.Is(err, syscall.ESRCH) {
 		return err
 	}
 	select {
 	case <-p.done:
+		return nil
 	case <-ctx.Done():
 		return errors.Join(fmt.Errorf("stop %s: %w; killed. It said last:\n%s", p.spec.Name, context.Cause(ctx), p.Tail(15)), p.Kill())
+	}
+}
+
+// Stop is Terminate of a process that exits with 0 when it is asked to end; another code is an error.
+func (p *Process) Stop(ctx context.Context) error {
+	if err := p.Terminate(ctx); err != nil {
+		return err
 	}
 	if code := p.ExitCode(); code != 0 {
 		return fmt.Errorf("%s ended with %v. It said last:\n%s", p.spec.Name, p.state, p.Tail(15))
