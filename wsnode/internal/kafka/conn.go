@@ -2,46 +2,103 @@ package kafka
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/IBM/sarama"
 )
 
-// dialer makes the TCP connections of one conn or one sarama client, so that they can be broken from outside:
-// a sarama Broker waits for its reply under its lock and cannot be interrupted any other way.
+// dialer makes the connections of one conn or one sarama client, so that they can be broken from outside: a
+// sarama Broker waits for its reply under its lock and cannot be interrupted any other way.
 type dialer struct {
 	// Static after construction.
 	ctx     context.Context // its end breaks what is open and refuses later dials
 	timeout time.Duration
+	tls     *tls.Config // nil for plain TCP
 
-	mu   sync.Mutex
-	open map[*trackedConn]struct{} // guarded by mu
+	solo atomic.Bool // responses are those of solo fetches: stretch them
+
+	mu      sync.Mutex
+	open    map[*trackedConn]struct{}        // guarded by mu
+	dialing map[*context.CancelFunc]struct{} // guarded by mu
 }
 
-func newDialer(ctx context.Context, timeout time.Duration) *dialer {
-	return &dialer{ctx: ctx, timeout: timeout, open: make(map[*trackedConn]struct{})}
+// ownDialer gives conf a dialer of its own. TLS moves from sarama into the dialer, which must see plain bytes.
+func ownDialer(ctx context.Context, conf *sarama.Config) (*sarama.Config, *dialer) {
+	d := &dialer{
+		ctx:     ctx,
+		timeout: conf.Net.DialTimeout,
+		open:    make(map[*trackedConn]struct{}),
+		dialing: make(map[*context.CancelFunc]struct{}),
+	}
+	own := *conf
+	if own.Net.TLS.Enable {
+		d.tls = own.Net.TLS.Config
+		own.Net.TLS.Enable = false
+	}
+	own.Net.Proxy.Enable = true
+	own.Net.Proxy.Dialer = d
+	return &own, d
 }
 
 // Dial implements proxy.Dialer for sarama.
 func (d *dialer) Dial(network, addr string) (net.Conn, error) {
-	nd := net.Dialer{Timeout: d.timeout, KeepAlive: 15 * time.Second}
-	c, err := nd.DialContext(d.ctx, network, addr)
+	ctx, cancel := context.WithTimeout(d.ctx, d.timeout)
+	d.mu.Lock()
+	d.dialing[&cancel] = struct{}{}
+	d.mu.Unlock()
+	defer func() {
+		cancel()
+		d.mu.Lock()
+		delete(d.dialing, &cancel)
+		d.mu.Unlock()
+	}()
+	nd := net.Dialer{KeepAlive: 15 * time.Second}
+	c, err := nd.DialContext(ctx, network, addr)
 	if err != nil {
 		return nil, err
 	}
-	t := &trackedConn{Conn: c, d: d, unwatch: context.AfterFunc(d.ctx, func() { _ = c.Close() })}
+	if d.tls != nil {
+		if c, err = d.secure(ctx, c, addr); err != nil {
+			return nil, err
+		}
+	}
+	t := &trackedConn{Conn: c, d: d, stretched: stretcher{src: c}}
+	t.unwatch = context.AfterFunc(d.ctx, func() { _ = c.Close() })
 	d.mu.Lock()
 	d.open[t] = struct{}{}
 	d.mu.Unlock()
 	return t, nil
 }
 
-// breakAll closes what is open; later dials work.
+func (d *dialer) secure(ctx context.Context, c net.Conn, addr string) (net.Conn, error) {
+	conf := d.tls
+	if conf.ServerName == "" {
+		host, _, err := net.SplitHostPort(addr)
+		if err != nil {
+			return nil, errors.Join(err, c.Close())
+		}
+		conf = conf.Clone()
+		conf.ServerName = host
+	}
+	t := tls.Client(c, conf)
+	if err := t.HandshakeContext(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("tls handshake with %s: %w", addr, err), c.Close())
+	}
+	return t, nil
+}
+
+// breakAll ends what is open or being dialed; later dials work.
 func (d *dialer) breakAll() {
 	d.mu.Lock()
+	for cancel := range d.dialing {
+		(*cancel)()
+	}
 	open := make([]*trackedConn, 0, len(d.open))
 	for t := range d.open {
 		open = append(open, t)
@@ -54,8 +111,17 @@ func (d *dialer) breakAll() {
 
 type trackedConn struct {
 	net.Conn
-	d       *dialer
-	unwatch func() bool
+	d         *dialer
+	unwatch   func() bool
+	stretched stretcher // owned by the reading goroutine
+}
+
+func (t *trackedConn) Read(p []byte) (int, error) {
+	// The rest of a frame comes from where its beginning came from.
+	if len(t.stretched.ready) > 0 || t.d.solo.Load() {
+		return t.stretched.Read(p)
+	}
+	return t.Conn.Read(p)
 }
 
 func (t *trackedConn) Close() error {
@@ -77,17 +143,14 @@ type conn struct {
 }
 
 func newConn(ctx context.Context, conf *sarama.Config, addr string) *conn {
-	own := *conf
-	d := newDialer(ctx, conf.Net.DialTimeout)
-	own.Net.Proxy.Enable = true
-	own.Net.Proxy.Dialer = d
-	return &conn{addr: addr, conf: &own, dialer: d}
+	own, d := ownDialer(ctx, conf)
+	return &conn{addr: addr, conf: own, dialer: d}
 }
 
 // do runs one request. Any error of f means that the connection is of no more use: sarama leaves it open, and
 // out of step, after some of them. A connection that the broker closed while it was idle is replaced once, since
 // everything asked here may be asked twice. When ctx ends the connection is broken and do returns its cause.
-func (c *conn) do(ctx context.Context, f func(*sarama.Broker) error) error {
+func (c *conn) do(ctx context.Context, f func(*conn) error) error {
 	for {
 		if err := context.Cause(ctx); err != nil {
 			return err
@@ -108,19 +171,31 @@ func (c *conn) do(ctx context.Context, f func(*sarama.Broker) error) error {
 	}
 }
 
-func (c *conn) once(ctx context.Context, f func(*sarama.Broker) error) error {
+func (c *conn) once(ctx context.Context, f func(*conn) error) error {
+	if ctx != c.dialer.ctx {
+		stop := context.AfterFunc(ctx, c.dialer.breakAll)
+		defer stop()
+	}
 	if c.broker == nil {
 		c.broker = sarama.NewBroker(c.addr)
 		c.used = false
 		if err := c.broker.Open(c.conf); err != nil {
 			return err
 		}
+		// Wait here, so that what is said while connecting is over before f.
+		if _, err := c.broker.Connected(); err != nil {
+			return err
+		}
 	}
-	if ctx != c.dialer.ctx {
-		stop := context.AfterFunc(ctx, c.dialer.breakAll)
-		defer stop()
-	}
-	return f(c.broker)
+	return f(c)
+}
+
+// fetchSolo sends a fetch of one partition.
+func (c *conn) fetchSolo(r *sarama.FetchRequest) (*sarama.FetchResponse, error) {
+	r.Version = soloVersion
+	c.dialer.solo.Store(true)
+	defer c.dialer.solo.Store(false)
+	return c.broker.Fetch(r)
 }
 
 // close drops the connection; the next do makes a new one.
@@ -156,7 +231,7 @@ func newPool(ctx context.Context, conf *sarama.Config, limit int) *pool {
 }
 
 // do runs one request on a connection of its own; it waits for one when all are in use.
-func (p *pool) do(ctx context.Context, addr string, f func(*sarama.Broker) error) error {
+func (p *pool) do(ctx context.Context, addr string, f func(*conn) error) error {
 	p.mu.Lock()
 	slots, ok := p.slots[addr]
 	if !ok {

@@ -263,10 +263,8 @@ type groupClient struct {
 
 func newGroupClient(ctx context.Context, brokers []string, conf *sarama.Config) (*groupClient, error) {
 	separate := func() (sarama.Client, error) {
-		own := *conf
-		own.Net.Proxy.Enable = true
-		own.Net.Proxy.Dialer = newDialer(ctx, conf.Net.DialTimeout)
-		return sarama.NewClient(brokers, &own)
+		own, _ := ownDialer(ctx, conf)
+		return sarama.NewClient(brokers, own)
 	}
 	meta, err := separate()
 	if err != nil {

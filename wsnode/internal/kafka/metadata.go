@@ -130,8 +130,8 @@ func (m *metadata) rotate() {
 func (m *metadata) ask(ctx context.Context, addr string) (*topology, []string, error) {
 	at := time.Now()
 	var resp *sarama.MetadataResponse
-	err := m.pool.do(ctx, addr, func(b *sarama.Broker) (err error) {
-		resp, err = b.GetMetadata(&sarama.MetadataRequest{Version: 10, Topics: []string{m.topic}})
+	err := m.pool.do(ctx, addr, func(c *conn) (err error) {
+		resp, err = c.broker.GetMetadata(&sarama.MetadataRequest{Version: 10, Topics: []string{m.topic}})
 		return err
 	})
 	if err != nil {

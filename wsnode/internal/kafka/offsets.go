@@ -55,9 +55,9 @@ func (v View) OffsetAt(ctx context.Context, partition int32, t int64) (offset in
 func (v View) Scan(ctx context.Context, partition int32, from int64, maxBytes int32) (*source.Batch, error) {
 	for {
 		var reply soloReply
-		err := v.ask(ctx, v.c.scans, partition, func(b *sarama.Broker, epoch int32) (sarama.KError, error) {
+		err := v.ask(ctx, v.c.scans, partition, func(cn *conn, epoch int32) (sarama.KError, error) {
 			var err error
-			reply, err = v.c.fetchAlone(b, ask{partition: partition, from: from, maxBytes: maxBytes, epoch: epoch})
+			reply, err = v.c.fetchAlone(cn, ask{partition: partition, from: from, maxBytes: maxBytes, epoch: epoch})
 			return reply.refused(), err
 		})
 		switch {
@@ -91,9 +91,9 @@ type soloReply struct {
 }
 
 // fetchAlone fetches one partition alone, without waiting for records to come.
-func (c *Client) fetchAlone(b *sarama.Broker, q ask) (soloReply, error) {
+func (c *Client) fetchAlone(cn *conn, q ask) (soloReply, error) {
 	at := time.Now()
-	resp, err := b.Fetch(newFetch(c.cfg.Topic, 0, max(q.maxBytes, c.cfg.FetchTotal), q))
+	resp, err := cn.fetchSolo(newFetch(c.cfg.Topic, 0, max(q.maxBytes, c.cfg.FetchTotal), q))
 	if err != nil {
 		return soloReply{}, err
 	}
@@ -132,11 +132,11 @@ func grow(size, need int32) (int32, error) {
 func (v View) listOffset(ctx context.Context, partition int32, at int64, isolation sarama.IsolationLevel) (int64, error) {
 	topic := v.c.cfg.Topic
 	var offset int64
-	err := v.ask(ctx, v.c.offsets, partition, func(b *sarama.Broker, _ int32) (sarama.KError, error) {
+	err := v.ask(ctx, v.c.offsets, partition, func(cn *conn, _ int32) (sarama.KError, error) {
 		r := sarama.NewOffsetRequest(protocolVersion)
 		r.IsolationLevel = isolation
 		r.AddBlock(topic, partition, at, 1)
-		resp, err := b.GetAvailableOffsets(r)
+		resp, err := cn.broker.GetAvailableOffsets(r)
 		if err != nil {
 			return 0, err
 		}
@@ -154,7 +154,7 @@ func (v View) listOffset(ctx context.Context, partition int32, at int64, isolati
 const askTries = 4
 
 // ask puts a question to the partition's leader, and again to the next leader while the refusal may pass.
-func (v View) ask(ctx context.Context, p *pool, partition int32, f func(b *sarama.Broker, epoch int32) (sarama.KError, error)) error {
+func (v View) ask(ctx context.Context, p *pool, partition int32, f func(cn *conn, epoch int32) (sarama.KError, error)) error {
 	t := v.c.meta.current()
 	var wait backoff
 	for try := 1; ; try++ {
@@ -164,8 +164,8 @@ func (v View) ask(ctx context.Context, p *pool, partition int32, f func(b *saram
 		l, err := t.leader(partition)
 		if err == nil {
 			var refused sarama.KError
-			err = p.do(ctx, l.addr, func(b *sarama.Broker) (err error) {
-				refused, err = f(b, l.epoch)
+			err = p.do(ctx, l.addr, func(cn *conn) (err error) {
+				refused, err = f(cn, l.epoch)
 				return err
 			})
 			if err == nil && refused == sarama.ErrNoError {

@@ -335,8 +335,8 @@ func (r *reader) fetchTogether(ctx context.Context, parts []*part) {
 		asks[i] = ask{partition: p.partition, from: p.pos, maxBytes: p.size, epoch: p.epoch}
 	}
 	var resp *sarama.FetchResponse
-	err := r.conn.do(ctx, func(b *sarama.Broker) (err error) {
-		resp, err = b.Fetch(newFetch(c.cfg.Topic, c.cfg.FetchMaxWait, c.cfg.FetchTotal, asks...))
+	err := r.conn.do(ctx, func(cn *conn) (err error) {
+		resp, err = cn.broker.Fetch(newFetch(c.cfg.Topic, c.cfg.FetchMaxWait, c.cfg.FetchTotal, asks...))
 		return err
 	})
 	switch {
@@ -371,8 +371,8 @@ func (r *reader) fetchTogether(ctx context.Context, parts []*part) {
 // fetchSolo fetches one partition alone. It reports whether the connection is still good.
 func (r *reader) fetchSolo(ctx context.Context, p *part) bool {
 	var reply soloReply
-	err := r.conn.do(ctx, func(b *sarama.Broker) (err error) {
-		reply, err = r.l.c.fetchAlone(b, ask{partition: p.partition, from: p.pos, maxBytes: p.size, epoch: p.epoch})
+	err := r.conn.do(ctx, func(cn *conn) (err error) {
+		reply, err = r.l.c.fetchAlone(cn, ask{partition: p.partition, from: p.pos, maxBytes: p.size, epoch: p.epoch})
 		return err
 	})
 	switch {

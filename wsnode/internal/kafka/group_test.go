@@ -1,0 +1,304 @@
+package kafka
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+const testGroup = "nodes"
+
+// roster is what the members of a group hold, as their handlers hear it.
+type roster struct {
+	t *testing.T
+
+	mu        sync.Mutex
+	changed   chan struct{}
+	owners    map[int32]map[string]int32 // by partition: members and their generations
+	committed map[int32]int64            // what the newest Assigned said
+	history   map[int32][]int32          // generations in which a partition was assigned
+}
+
+func newRoster(t *testing.T) *roster {
+	return &roster{
+		t: t, changed: make(chan struct{}), owners: make(map[int32]map[string]int32),
+		committed: make(map[int32]int64), history: make(map[int32][]int32),
+	}
+}
+
+type rosterMember struct {
+	r    *roster
+	name string
+}
+
+func (m rosterMember) Assigned(p, generation int32, committed int64) {
+	m.r.mu.Lock()
+	defer m.r.mu.Unlock()
+	if m.r.owners[p] == nil {
+		m.r.owners[p] = make(map[string]int32)
+	}
+	if _, ok := m.r.owners[p][m.name]; ok {
+		m.r.t.Errorf("%s was assigned partition %d twice", m.name, p)
+	}
+	m.r.owners[p][m.name] = generation
+	m.r.committed[p] = committed
+	m.r.history[p] = append(m.r.history[p], generation)
+	close(m.r.changed)
+	m.r.changed = make(chan struct{})
+}
+
+func (m rosterMember) Revoked(p int32) {
+	m.r.mu.Lock()
+	defer m.r.mu.Unlock()
+	if _, ok := m.r.owners[p][m.name]; !ok {
+		m.r.t.Errorf("partition %d was revoked from %s, which did not have it", p, m.name)
+	}
+	delete(m.r.owners[p], m.name)
+	close(m.r.changed)
+	m.r.changed = make(chan struct{})
+}
+
+// countsLocked says how many partitions each member holds, and whether each of n partitions has one owner.
+func (r *roster) countsLocked(n int32) (counts map[string]int, complete bool) {
+	counts, complete = make(map[string]int), true
+	for p := range n {
+		complete = complete && len(r.owners[p]) == 1
+		for name := range r.owners[p] {
+			counts[name]++
+		}
+	}
+	return counts, complete
+}
+
+func (r *roster) wait(what string, ok func() bool) {
+	r.t.Helper()
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	for {
+		r.mu.Lock()
+		done, changed := ok(), r.changed
+		r.mu.Unlock()
+		if done {
+			return
+		}
+		select {
+		case <-changed:
+		case <-deadline.C:
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.t.Fatalf("waited for %s: owners %v", what, r.owners)
+		}
+	}
+}
+
+// waitShares waits until the n partitions are shared as evenly as they can be by the named members.
+func (r *roster) waitShares(n int32, names ...string) {
+	r.t.Helper()
+	r.wait(fmt.Sprintf("%d partitions to be shared by %v", n, names), func() bool {
+		counts, complete := r.countsLocked(n)
+		for _, name := range names {
+			if counts[name] < int(n)/len(names) {
+				return false
+			}
+		}
+		return complete && len(counts) == len(names)
+	})
+}
+
+// join starts a member; leave ends its membership in order.
+func join(t *testing.T, c *Client, h GroupHandler, change ...func(*GroupConfig)) (g *Group, leave func()) {
+	t.Helper()
+	cfg := GroupConfig{Group: testGroup, Heartbeat: 50 * time.Millisecond, CommitEvery: 50 * time.Millisecond, Handler: h}
+	for _, ch := range change {
+		ch(&cfg)
+	}
+	g, err := c.NewGroup(cfg)
+	if err != nil {
+		t.Fatalf("new group: %v", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- g.Run(ctx) }()
+	leave = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("membership ended: %v", err)
+		}
+	})
+	t.Cleanup(leave)
+	return g, leave
+}
+
+func TestMembersShareThePartitionsAsTheyComeAndGo(t *testing.T) {
+	const n = 12
+	f := newFake(t, n, kfake.NumBrokers(2))
+	r := newRoster(t)
+	_, leaveA := join(t, f.open(), rosterMember{r, "a"})
+	r.waitShares(n, "a")
+	_, leaveB := join(t, f.open(), rosterMember{r, "b"})
+	r.waitShares(n, "a", "b")
+	join(t, f.open(), rosterMember{r, "c"})
+	r.waitShares(n, "a", "b", "c")
+	leaveA()
+	r.waitShares(n, "b", "c")
+	leaveB()
+	r.waitShares(n, "c")
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for p, gens := range r.history {
+		if !slices.IsSorted(gens) || len(slices.Compact(slices.Clone(gens))) != len(gens) {
+			t.Errorf("partition %d was assigned in generations %v: later owners must have higher ones", p, gens)
+		}
+	}
+}
+
+func TestDrainedGroupHasNoMembersLeft(t *testing.T) {
+	f := newFake(t, 2, kfake.NumBrokers(1))
+	r := newRoster(t)
+	_, leave := join(t, f.open(), rosterMember{r, "a"})
+	r.waitShares(2, "a")
+	leave()
+	if info := f.GroupInfo(testGroup); info == nil || len(info.Members) != 0 {
+		t.Errorf("group after the last member left: %+v", info)
+	}
+	if counts, _ := r.countsLocked(2); len(counts) != 0 {
+		t.Errorf("members that left still hold partitions: %v", counts)
+	}
+}
+
+// committedOffsets asks the cluster, as an admin tool does.
+func (f *fake) committedOffsets() map[int32]int64 {
+	f.t.Helper()
+	req := kmsg.NewPtrOffsetFetchRequest()
+	rg := kmsg.NewOffsetFetchRequestGroup()
+	rg.Group = testGroup
+	req.Group = testGroup
+	req.Groups = append(req.Groups, rg)
+	resp, err := req.RequestWith(context.Background(), f.admin)
+	if err != nil {
+		f.t.Fatalf("fetch offsets: %v", err)
+	}
+	got := make(map[int32]int64)
+	for _, g := range resp.Groups {
+		for _, t := range g.Topics {
+			for _, p := range t.Partitions {
+				got[p.Partition] = p.Offset
+			}
+		}
+	}
+	return got
+}
+
+func TestMarksAreCommittedAndFoundAgain(t *testing.T) {
+	f := newFake(t, 2, kfake.NumBrokers(1))
+	r := newRoster(t)
+	commits := make(chan struct{}, 100)
+	f.ControlKey(int16(kmsg.OffsetCommit), func(kmsg.Request) (kmsg.Response, error, bool) {
+		f.KeepControl()
+		commits <- struct{}{}
+		return nil, nil, false
+	})
+	a, leaveA := join(t, f.open(), rosterMember{r, "a"})
+	r.waitShares(2, "a")
+	if r.committed[0] != -1 || r.committed[1] != -1 {
+		t.Errorf("committed offsets of a new group: %v", r.committed)
+	}
+	a.Mark(0, 7)
+	a.Mark(1, 0)
+	a.Mark(9, 9) // not assigned
+	waitCommitted(t, f, commits, map[int32]int64{0: 7, 1: 0})
+	a.Mark(0, 8)
+	leaveA() // commits what is marked
+	if got := f.committedOffsets(); got[0] != 8 {
+		t.Errorf("committed at the end: %v", got)
+	}
+	a.Mark(0, 99) // revoked: ignored
+
+	b, leaveB := join(t, f.open(), rosterMember{r, "b"})
+	r.waitShares(2, "b")
+	if r.committed[0] != 8 || r.committed[1] != 0 {
+		t.Errorf("committed offsets found: %v", r.committed)
+	}
+	if b.Generation() <= 0 {
+		t.Errorf("generation %d", b.Generation())
+	}
+	// A committed offset beyond the log, of a topic that lost records, is rewritten downwards.
+	b.Mark(0, 3)
+	waitCommitted(t, f, commits, map[int32]int64{0: 3, 1: 0})
+	leaveB()
+}
+
+func waitCommitted(t *testing.T, f *fake, commits <-chan struct{}, want map[int32]int64) {
+	t.Helper()
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	for !maps.Equal(f.committedOffsets(), want) {
+		select {
+		case <-commits: // one is being made; look again
+		case <-deadline.C:
+			t.Fatalf("committed %v, want %v", f.committedOffsets(), want)
+		}
+	}
+}
+
+func TestAddedPartitionsAreAssigned(t *testing.T) {
+	f := newFake(t, 2, kfake.NumBrokers(1))
+	c := f.open()
+	r := newRoster(t)
+	join(t, c, rosterMember{r, "a"}, func(cfg *GroupConfig) { cfg.GrowthCheck = 100 * time.Millisecond })
+	r.waitShares(2, "a")
+	f.addPartitions(5)
+	r.waitShares(5, "a")
+	if topic, err := c.Topic(context.Background()); err != nil || topic.Partitions != 5 {
+		t.Errorf("topic %+v, %v", topic, err)
+	}
+	s := newTape(t, 0)
+	c.Read(4, 0, s)
+	f.admin.ForceMetadataRefresh()
+	f.produce(f.admin, 4, "new")
+	s.waitNext(1)
+}
+
+func TestMembershipHealsAfterAnErrorAndAfterTheTopicWasGone(t *testing.T) {
+	f := newFake(t, 2, kfake.NumBrokers(1))
+	c := f.open()
+	r := newRoster(t)
+	refused := make(chan struct{})
+	f.ControlKey(int16(kmsg.Heartbeat), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		resp := req.ResponseKind().(*kmsg.HeartbeatResponse)
+		resp.ErrorCode = 25 // UNKNOWN_MEMBER_ID, as after a session timeout
+		close(refused)
+		return resp, nil, true
+	})
+	join(t, c, rosterMember{r, "a"}, func(cfg *GroupConfig) { cfg.GrowthCheck = 100 * time.Millisecond })
+	<-refused
+	r.wait("the partitions to be assigned again", func() bool {
+		_, complete := r.countsLocked(2)
+		return complete && len(r.history[0]) == 2 && len(r.history[1]) == 2
+	})
+	f.deleteTopic()
+	r.wait("the partitions of the deleted topic to be revoked", func() bool {
+		counts, _ := r.countsLocked(2)
+		return len(counts) == 0
+	})
+	f.createTopic(3)
+	r.waitShares(3, "a")
+}
+
+func TestGroupConfigurationIsChecked(t *testing.T) {
+	f := newFake(t, 1, kfake.NumBrokers(1))
+	c := f.open()
+	if _, err := c.NewGroup(GroupConfig{}); err == nil {
+		t.Error("a group without a name is accepted")
+	}
+	if _, err := c.NewGroup(GroupConfig{Group: "g", SessionTimeout: time.Nanosecond}); err == nil {
+		t.Error("a session timeout below the heartbeat is accepted")
+	}
+}
