@@ -42,6 +42,7 @@ import (
 	"os/signal"
 	"reflect"
 	"strings"
+	"sync"
 	"syscall"
 )
 
@@ -169,21 +170,23 @@ func Main(p Program, into any) int {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(signals)
 	done := make(chan struct{})
-	defer close(done)
-	go func() {
-		for range 2 {
-			select {
-			case <-done:
-				return
-			case <-signals:
-			}
-			if ctx.Err() != nil {
-				fmt.Fprintf(os.Stderr, "%s: second signal: stopping at once\n", p.Name)
-				os.Exit(ExitFailure)
-			}
+	var watcher sync.WaitGroup
+	watcher.Go(func() {
+		select {
+		case <-done:
+			return
+		case <-signals:
 			cancel()
 		}
-	}()
+		select {
+		case <-done:
+		case <-signals:
+			fmt.Fprintf(os.Stderr, "%s: second signal: stopping at once\n", p.Name)
+			os.Exit(ExitFailure)
+		}
+	})
+	defer watcher.Wait()
+	defer close(done)
 	return Run(ctx, p, into, os.Args[1:], Env{
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Environ: os.Environ(),
 	})
