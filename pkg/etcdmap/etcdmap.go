@@ -14,8 +14,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/pointsmanhq/pointsman/proto/directory"
 	"go.uber.org/zap"
+
+	"github.com/pointsmanhq/pointsman/proto/directory"
 )
 
 // ErrNodeIDTaken is returned when another living instance is registered under the node's id.

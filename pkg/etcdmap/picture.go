@@ -7,8 +7,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/pointsmanhq/pointsman/proto/directory"
 	"go.uber.org/zap"
+
+	"github.com/pointsmanhq/pointsman/proto/directory"
 )
 
 // Picture is what etcd said at one revision. It is immutable. Nodes and Claims hold only well-formed values; Topic is

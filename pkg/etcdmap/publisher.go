@@ -7,8 +7,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/pointsmanhq/pointsman/proto/directory"
 	"go.uber.org/zap"
+
+	"github.com/pointsmanhq/pointsman/proto/directory"
 )
 
 // minLeaseTTL is the shortest lease that etcd grants with its default timing.
