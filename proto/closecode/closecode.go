@@ -1,5 +1,6 @@
-// Package closecode is the table of the WebSocket close codes that a router gives its clients. Every close
-// has one of these codes; each says whether the client should connect again with its cursor.
+// Package closecode is the table of the WebSocket close codes that a client of a router can see. Every close
+// has one of these codes (those below 4000 are of RFC 6455 and the IANA registry); each says whether the client
+// should connect again with its cursor.
 package closecode
 
 import (
@@ -13,6 +14,7 @@ const (
 	GoingAway       = 1001
 	ProtocolError   = 1002
 	UnsupportedData = 1003
+	Abnormal        = 1006
 	InvalidData     = 1007
 	Policy          = 1008
 	TooBig          = 1009
@@ -48,6 +50,7 @@ func All() []Code {
 		{GoingAway, "going_away", true, "The router is stopping; `goaway` came before it."},
 		{ProtocolError, "protocol_error", false, "The client broke the WebSocket protocol."},
 		{UnsupportedData, "unsupported_data", false, "The client sent a data message; clients may send nothing but control messages."},
+		{Abnormal, "abnormal", true, "Never sent: what a client's own library reports when the socket broke without a close."},
 		{InvalidData, "invalid_data", false, "The client sent a text message that is not UTF-8."},
 		{Policy, "policy", false, "The client sent something that is not allowed here; the reason says what."},
 		{TooBig, "too_big", false, "The client sent a message above the size limit."},

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -18,6 +19,8 @@ const (
 	MaxValue = 1 << 20
 	// MaxID bounds a node or instance id, in bytes.
 	MaxID = 255
+	// MaxPartitions is more partitions than a topic has; a larger number would only make readers allocate.
+	MaxPartitions = 1 << 20
 )
 
 // CheckID says what is wrong with a node or instance id. It must be printable ASCII without spaces and
@@ -45,6 +48,11 @@ func CheckAddr(addr string) error {
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); host == "" || err != nil || n == 0 {
 		return fmt.Errorf("address %q: host or port is missing", addr)
+	}
+	for i := range len(host) {
+		if c := host[i]; c <= ' ' || c > '~' || strings.IndexByte(`/\?#@"[]`, c) >= 0 {
+			return fmt.Errorf("address %q: a host does not contain %q", addr, c)
+		}
 	}
 	return nil
 }
@@ -185,8 +193,8 @@ func (t Topic) check() error {
 	if _, err := ParseTopicID(t.TopicID); err != nil {
 		return err
 	}
-	if t.Partitions <= 0 {
-		return fmt.Errorf("%d partitions", t.Partitions)
+	if t.Partitions <= 0 || t.Partitions > MaxPartitions {
+		return fmt.Errorf("%d partitions, want 1 to %d", t.Partitions, MaxPartitions)
 	}
 	if t.Partitioner == "" {
 		return errors.New("partitioner is empty")
