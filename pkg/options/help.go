@@ -3,8 +3,10 @@ package options
 import (
 	"fmt"
 	"io"
+	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/alecthomas/kong"
 )
@@ -168,10 +170,15 @@ func flagUse(f *kong.Flag) string {
 
 func placeholder(f *kong.Flag) string {
 	name := f.PlaceHolder
-	if name == "" && f.Enum != "" {
-		return strings.Join(f.EnumSlice(), "|")
-	}
-	if name == "" {
+	switch {
+	case name != "":
+	case f.Enum != "":
+		return strings.Join(choices(f), "|")
+	case f.Target.Type() == reflect.TypeFor[time.Duration]():
+		name = "duration"
+	case f.Target.Type() == reflect.TypeFor[Size]():
+		name = "size"
+	default:
 		name = f.Name[strings.LastIndexByte(f.Name, '-')+1:]
 	}
 	name = strings.ToUpper(name)
@@ -179,6 +186,11 @@ func placeholder(f *kong.Flag) string {
 		name += string(f.Tag.Sep) + "..."
 	}
 	return name
+}
+
+// choices are the values of an enum, without the empty one that only says that the flag may be left out.
+func choices(f *kong.Flag) []string {
+	return slices.DeleteFunc(f.EnumSlice(), func(s string) bool { return s == "" })
 }
 
 func (g *grammar) flagHelp(f *kong.Flag) string {

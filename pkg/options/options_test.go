@@ -25,6 +25,7 @@ type program struct {
 type serve struct {
 	Listen  string             `default:":8080" placeholder:"ADDR" group:"Clients" help:"Address for clients."`
 	Auth    string             `default:"none" enum:"none,jwt" group:"Clients" help:"Who may connect."`
+	Signer  string             `default:"" enum:",rsa,ec" group:"Clients" help:"Kind of key that signs tokens."`
 	Origins []string           `placeholder:"ORIGIN" group:"Clients" help:"Origins that browsers may come from."`
 	Etcd    []string           `default:"127.0.0.1:2379" placeholder:"HOST:PORT" group:"etcd" help:"etcd's endpoints."`
 	Topic   string             `required:"" group:"etcd" help:"Kafka topic."`

@@ -133,7 +133,7 @@ func (s *sources) checked(f *kong.Flag, value, where string) (any, error) {
 	scan := kong.ScanFromTokens(kong.Token{Type: kong.FlagValueToken, Value: value})
 	err := f.Mapper.Decode(&kong.DecodeContext{Value: f.Value, Scan: scan}, scratch)
 	if err == nil && f.Enum != "" && scratch.Kind() == reflect.String && !f.EnumMap()[scratch.String()] {
-		err = fmt.Errorf("must be one of %s but is %q", strings.Join(f.EnumSlice(), ", "), value)
+		err = fmt.Errorf("must be one of %s but is %q", strings.Join(choices(f), ", "), value)
 	}
 	if err != nil {
 		s.err = fmt.Errorf("%s: %w", where, err)
