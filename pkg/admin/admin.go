@@ -209,7 +209,9 @@ func (s *Server) Run(ctx context.Context) error {
 	if err := srv.Shutdown(end); err != nil {
 		_ = srv.Close()
 	}
-	<-served
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve operators on %s: %w", l.Addr(), err)
+	}
 	return nil
 }
 

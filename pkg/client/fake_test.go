@@ -144,7 +144,7 @@ func (s *socket) end() websocket.StatusCode {
 
 // cursorAt looks as a reader of the test wants it; to the client it is opaque.
 func cursorAt(partition int32, next int64) string {
-	return string(rune('a'+partition)) + "-" + time.Duration(next).String()
+	return string('a'+partition) + "-" + time.Duration(next).String()
 }
 
 // start begins to connect; the test answers through rt meanwhile.

@@ -179,7 +179,7 @@ func (c *Client) dial(u *url.URL, cursor string) (conn *websocket.Conn, wire net
 	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(info httptrace.GotConnInfo) { wire = info.Conn },
 	})
-	conn, resp, err := websocket.Dial(traced, target, &websocket.DialOptions{
+	conn, resp, err := websocket.Dial(traced, target, &websocket.DialOptions{ //nolint:bodyclose // the library keeps it or has read it to its end
 		HTTPClient: c.cfg.HTTPClient, HTTPHeader: header, Subprotocols: []string{clientmsg.JSON},
 	})
 	if err != nil {
