@@ -23,7 +23,7 @@ func Read(t *testing.T, path string) []Line {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close() //nolint:errcheck // it was only read
+	defer f.Close()
 	var lines []Line
 	sc := bufio.NewScanner(f)
 	sc.Buffer(nil, 1<<20)
