@@ -16,6 +16,7 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
 
+	"github.com/pointsmanhq/pointsman/integration/internal/bridge"
 	"github.com/pointsmanhq/pointsman/integration/internal/procs"
 )
 
@@ -35,7 +36,7 @@ type Server struct {
 	ports  procs.Ports
 	inner  string // where etcd itself listens, behind the bridge
 	peer   string
-	bridge *bridge
+	bridge *bridge.Bridge
 
 	mu     sync.Mutex
 	etcd   *embed.Etcd // nil while stopped
@@ -77,7 +78,7 @@ func (s *Server) prepare() (err error) {
 			return err
 		}
 	}
-	s.bridge = newBridge(s.cfg.Addr, s.inner)
+	s.bridge = bridge.New(s.cfg.Addr, s.inner)
 	return nil
 }
 
@@ -143,7 +144,7 @@ func (s *Server) startLocked() error {
 		e.Close()
 		return fmt.Errorf("start etcd: not ready after %v", s.cfg.Timeout)
 	}
-	if err := s.bridge.open(); err != nil {
+	if err := s.bridge.Open(); err != nil {
 		e.Close()
 		return err
 	}
@@ -177,7 +178,7 @@ func (s *Server) stopLocked() {
 	if s.etcd == nil {
 		return
 	}
-	s.bridge.shut()
+	s.bridge.Shut()
 	s.etcd.Close()
 	s.etcd = nil
 }
@@ -217,16 +218,16 @@ func (s *Server) between(f func() error) error {
 }
 
 // CutOff holds all its connections still, as a network that loses everything does, until Heal.
-func (s *Server) CutOff() { s.bridge.hold(true) }
+func (s *Server) CutOff() { s.bridge.Hold(true) }
 
 // Heal ends CutOff.
-func (s *Server) Heal() { s.bridge.hold(false) }
+func (s *Server) Heal() { s.bridge.Hold(false) }
 
 // Disconnect breaks all connections and refuses new ones until Reconnect, while etcd itself goes on.
-func (s *Server) Disconnect() { s.bridge.shut() }
+func (s *Server) Disconnect() { s.bridge.Shut() }
 
 // Reconnect ends Disconnect.
-func (s *Server) Reconnect() error { return s.bridge.open() }
+func (s *Server) Reconnect() error { return s.bridge.Open() }
 
 // Close ends it for good and removes a temporary folder.
 func (s *Server) Close() error {

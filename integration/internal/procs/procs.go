@@ -112,6 +112,14 @@ func (p *Process) ExitCode() int {
 	return p.state.ExitCode()
 }
 
+// State says how the process ended, or that it runs.
+func (p *Process) State() string {
+	if p.Running() {
+		return "running"
+	}
+	return p.state.String()
+}
+
 // Signal sends a signal to the process and everything it started.
 func (p *Process) Signal(sig syscall.Signal) error {
 	if !p.Running() {

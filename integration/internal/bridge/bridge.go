@@ -1,40 +1,47 @@
-package etcdtest
+// Package bridge carries TCP connections from one loopback address to another, so that tests can break them,
+// refuse them or hold them still, as a crash and a network do.
+package bridge
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"sync"
 )
 
-// bridge carries TCP connections from a public address to etcd's own, so that they can be broken at once, refused or
-// held still, as a crash and a network do. (etcd itself ends in order: with open watches that takes it seconds.)
-type bridge struct {
-	addr   string // public
-	target string
+// Bridge is one such way. Its methods may be called from several goroutines.
+type Bridge struct {
+	// Static after New.
+	addr   string // where callers connect
+	target string // where they get to
 
 	mu     sync.Mutex
-	moved  *sync.Cond // held or epoch changed
-	ln     net.Listener
-	conns  map[net.Conn]struct{}
-	held   bool
+	moved  *sync.Cond            // held changed, or connections were broken
+	ln     net.Listener          // guarded by mu; nil while shut
+	conns  map[net.Conn]struct{} // guarded by mu
+	held   bool                  // guarded by mu
 	copies sync.WaitGroup
 }
 
-func newBridge(addr, target string) *bridge {
-	b := &bridge{addr: addr, target: target, conns: map[net.Conn]struct{}{}}
+// New returns a bridge that Open opens.
+func New(addr, target string) *Bridge {
+	b := &Bridge{addr: addr, target: target, conns: map[net.Conn]struct{}{}}
 	b.moved = sync.NewCond(&b.mu)
 	return b
 }
 
-// open begins to accept.
-func (b *bridge) open() error {
+// Open begins to accept.
+func (b *Bridge) Open() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ln != nil {
+		return errors.New("open bridge: it is open already")
+	}
 	ln, err := net.Listen("tcp", b.addr)
 	if err != nil {
-		return fmt.Errorf("listen for etcd clients: %w", err)
+		return fmt.Errorf("open bridge: %w", err)
 	}
-	b.mu.Lock()
 	b.ln = ln
-	b.mu.Unlock()
 	b.copies.Go(func() {
 		for {
 			c, err := ln.Accept()
@@ -47,30 +54,25 @@ func (b *bridge) open() error {
 	return nil
 }
 
-// shut refuses new connections and breaks all others.
-func (b *bridge) shut() {
+// Shut refuses new connections, breaks all others and returns when nothing of them is left.
+func (b *Bridge) Shut() {
 	b.mu.Lock()
 	if b.ln != nil {
 		b.ln.Close()
 		b.ln = nil
 	}
 	b.held = false
-	b.breakLocked()
-	b.mu.Unlock()
-	b.copies.Wait()
-}
-
-// breakLocked closes every connection. b.mu must be held.
-func (b *bridge) breakLocked() {
 	for c := range b.conns {
 		c.Close()
 	}
 	clear(b.conns)
 	b.moved.Broadcast()
+	b.mu.Unlock()
+	b.copies.Wait()
 }
 
-// hold keeps connections open and lets nothing through until it is called with false.
-func (b *bridge) hold(held bool) {
+// Hold keeps connections open and lets nothing through until it is called with false.
+func (b *Bridge) Hold(held bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.held = held
@@ -78,7 +80,7 @@ func (b *bridge) hold(held bool) {
 }
 
 // carry copies between c, accepted by ln, and the target, in goroutines of the bridge.
-func (b *bridge) carry(ln net.Listener, c net.Conn) {
+func (b *Bridge) carry(ln net.Listener, c net.Conn) {
 	t, err := net.Dial("tcp", b.target)
 	if err != nil {
 		c.Close()
@@ -96,7 +98,7 @@ func (b *bridge) carry(ln net.Listener, c net.Conn) {
 	b.copies.Go(func() { b.copy(t, c) })
 }
 
-func (b *bridge) copy(dst, src net.Conn) {
+func (b *Bridge) copy(dst, src net.Conn) {
 	defer func() {
 		b.mu.Lock()
 		delete(b.conns, dst)
