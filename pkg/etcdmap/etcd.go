@@ -319,6 +319,8 @@ func (s *etcdStore) watch(ctx context.Context, from int64, label int) watch {
 	return watch{
 		updates: updates,
 		ask: func(ctx context.Context) error {
+			ctx, cancel := context.WithTimeout(ctx, time.Second) // it blocks while the stream is being opened again
+			defer cancel()
 			c, err := s.connect(ctx)
 			if err != nil {
 				return err

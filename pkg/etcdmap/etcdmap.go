@@ -72,6 +72,7 @@ type Map struct {
 	log       *zap.Logger
 	store     store
 	health    *health
+	notices   *notices
 	malformed *malformedSeen
 	labels    atomic.Int64 // the last watch stream label given out
 	stats     counters
@@ -121,6 +122,7 @@ func newMap(cfg Config, s store) *Map {
 		log:       log,
 		store:     s,
 		health:    newHealth(log, time.Now()),
+		notices:   newNotices(log),
 		malformed: newMalformedSeen(log),
 		ctx:       ctx,
 		cancel:    cancel,
@@ -185,7 +187,7 @@ func (m *Map) Watch(ctx context.Context, changed func(*Picture)) error {
 	}
 	defer leave()
 	var pic *Picture
-	return m.follow(ctx, func(c change) {
+	return m.follow(ctx, nil, func(c change) {
 		m.noteTopic(c.events)
 		old := pic
 		if old == nil {

@@ -16,7 +16,6 @@ const (
 	// changes that the watch does not bring, before the watch is begun again.
 	hangProbes = 4
 	lagProbes  = 2
-	askTimeout = probeEvery / 2
 
 	retryMin = 50 * time.Millisecond
 	retryMax = time.Second
@@ -52,12 +51,13 @@ type follower struct {
 	m      *Map
 	mirror *mirror
 	sink   func(change)
+	doubt  <-chan struct{} // someone found the map to be otherwise than the sink was told; may be nil
 	label  int
 }
 
 // follow blocks until ctx ends and returns its cause.
-func (m *Map) follow(ctx context.Context, sink func(change)) error {
-	f := &follower{m: m, mirror: newMirror(), sink: sink, label: int(m.labels.Add(1))}
+func (m *Map) follow(ctx context.Context, doubt <-chan struct{}, sink func(change)) error {
+	f := &follower{m: m, mirror: newMirror(), sink: sink, doubt: doubt, label: int(m.labels.Add(1))}
 	why, delay := causeStart, time.Duration(0)
 	for {
 		if !pause(ctx, delay) || !f.list(ctx, why) {
@@ -118,14 +118,11 @@ func (f *follower) listed(snap snapshot, why cause) {
 	isForeign := f.mirror.foreign(snap)
 	if isForeign {
 		f.m.stats.wipes.Add(1)
-		f.m.log.Warn("etcd was emptied, restored or replaced, taking its map as it is now",
+		f.m.notices.warn("etcd was emptied, restored or replaced, taking its map as it is now",
 			zap.Int64("old_revision", f.mirror.revision), zap.Int64("new_revision", snap.revision),
 			zap.Uint64("old_cluster_id", f.mirror.clusterID), zap.Uint64("new_cluster_id", snap.clusterID), zap.Int("keys", len(snap.entries)))
 	}
 	events := f.mirror.replace(snap, isForeign)
-	if why == causePeriodic && len(events) > 0 {
-		f.m.log.Warn("the watch had missed changes of the map", zap.Int("keys", len(events)))
-	}
 	f.sink(change{list: &snap, why: why, foreign: isForeign, events: events, clusterID: snap.clusterID, revision: snap.revision})
 }
 
@@ -136,11 +133,13 @@ func (f *follower) watch(ctx context.Context) (cause, error) {
 	defer probes.Wait()
 	defer cancel()
 
-	w := f.m.store.watch(ctx, f.mirror.revision+1, f.label)
+	from := f.mirror.revision + 1
+	w := f.m.store.watch(ctx, from, f.label)
 	type answer struct {
 		question
 		probe
-		err error
+		asked bool // the watch, for a sign of life
+		err   error
 	}
 	answers := make(chan answer, 1) // one probe at a time
 	tick := time.NewTicker(probeEvery)
@@ -150,14 +149,17 @@ func (f *follower) watch(ctx context.Context) (cause, error) {
 
 	created, probing, failing := false, false, false
 	silent, lagging := 0, 0
+	expecting := true // at first, that the watch is established
 	for {
 		select {
 		case <-ctx.Done():
 			return causeStopped, nil
 		case <-relist.C:
 			return causePeriodic, nil
+		case <-f.doubt:
+			return causeForeign, nil
 		case u := <-w.updates:
-			silent = 0
+			silent, expecting = 0, false
 			switch {
 			case ctx.Err() != nil:
 				return causeStopped, nil
@@ -178,10 +180,15 @@ func (f *follower) watch(ctx context.Context) (cause, error) {
 				continue
 			}
 			probing = true
-			q, alsoWatch := f.mirror.ask(), created
+			a := answer{question: f.mirror.ask()}
+			watching := created
 			probes.Go(func() {
-				a := answer{question: q}
-				a.probe, a.err = f.probe(ctx, q, alsoWatch, w)
+				a.probe, a.err = f.probe(ctx, a.question)
+				// Before the first change after its start etcd leaves a watch's request for progress unanswered.
+				if a.asked = a.err == nil && watching && a.probe.revision >= from; a.asked {
+					// Its failure shows as silence; the stream heals by itself or is replaced.
+					_ = w.ask(ctx)
+				}
 				answers <- a
 			})
 		case a := <-answers:
@@ -193,10 +200,14 @@ func (f *follower) watch(ctx context.Context) (cause, error) {
 			if failing {
 				return causeOutage, nil // whatever the watch missed or will still bring: the list says it now
 			}
-			if silent++; silent >= hangProbes {
+			if expecting {
+				silent++
+			}
+			if silent >= hangProbes {
 				f.label = int(f.m.labels.Add(1))
 				return causeHang, nil
 			}
+			expecting = expecting || a.asked
 			switch f.mirror.judge(a.question, a.probe) {
 			case foreign:
 				return causeForeign, nil
@@ -212,8 +223,8 @@ func (f *follower) watch(ctx context.Context) (cause, error) {
 	}
 }
 
-// probe asks etcd whether the mirror is still true and, once it is established, the watch for a sign of life.
-func (f *follower) probe(ctx context.Context, q question, alsoWatch bool, w watch) (probe, error) {
+// probe asks etcd whether the mirror is still true.
+func (f *follower) probe(ctx context.Context, q question) (probe, error) {
 	key := q.newest.key
 	if key == "" {
 		key = f.m.keys.TopicKey()
@@ -223,12 +234,6 @@ func (f *follower) probe(ctx context.Context, q question, alsoWatch bool, w watc
 		p, err = f.m.store.probe(ctx, key)
 		return err
 	})
-	if err == nil && alsoWatch {
-		// Its failure shows as silence; the stream heals by itself or is replaced.
-		bounded, cancel := context.WithTimeout(ctx, askTimeout)
-		defer cancel()
-		_ = w.ask(bounded)
-	}
 	return p, err
 }
 
@@ -240,12 +245,12 @@ func (f *follower) note(why cause, err error) {
 	switch why {
 	case causeCompacted:
 		f.m.stats.compactions.Add(1)
-		f.m.log.Info("etcd compacted what the watch had not read yet, listing the map again")
+		f.m.notices.info("etcd compacted what the watch had not read yet, listing the map again")
 	case causeHang:
 		f.m.stats.hangs.Add(1)
-		f.m.log.Warn("the watch was silent although etcd answers, listing the map again")
+		f.m.notices.warn("the watch was silent although etcd answers, listing the map again")
 	case causeFailed:
-		f.m.log.Info("the watch ended, listing the map again", zap.Error(err))
+		f.m.notices.info("the watch ended, listing the map again", zap.Error(err))
 	default: // an outage's end and a wipe are reported where they are found out
 	}
 }

@@ -135,3 +135,38 @@ func (h *health) totals() (outages, failures uint64) {
 	defer h.mu.Unlock()
 	return h.outages, h.failures
 }
+
+// notices logs what several followers of one map find out at about the same time once.
+type notices struct {
+	log *zap.Logger
+
+	mu   sync.Mutex
+	last map[string]time.Time // by message: a few constants
+}
+
+const noticeEvery = 5 * time.Second
+
+func newNotices(log *zap.Logger) *notices { return &notices{log: log, last: map[string]time.Time{}} }
+
+func (n *notices) due(message string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	now := time.Now()
+	if last, ok := n.last[message]; ok && now.Sub(last) < noticeEvery {
+		return false
+	}
+	n.last[message] = now
+	return true
+}
+
+func (n *notices) info(message string, fields ...zap.Field) {
+	if n.due(message) {
+		n.log.Info(message, fields...)
+	}
+}
+
+func (n *notices) warn(message string, fields ...zap.Field) {
+	if n.due(message) {
+		n.log.Warn(message, fields...)
+	}
+}

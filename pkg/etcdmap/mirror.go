@@ -62,7 +62,7 @@ func (m *mirror) replace(s snapshot, foreign bool) []event {
 	var changed []event
 	for _, e := range s.entries {
 		old, ok := m.entries[e.key]
-		if ok && !foreign && old.rev >= e.rev {
+		if ok && !foreign && old.rev > s.revision { // written after the list was made
 			next[e.key] = old
 			continue
 		}
@@ -76,7 +76,7 @@ func (m *mirror) replace(s snapshot, foreign bool) []event {
 			continue
 		}
 		if !foreign && old.rev > s.revision {
-			next[key] = old // written after the list was made
+			next[key] = old
 			continue
 		}
 		changed = append(changed, event{entry: entry{key: key, rev: s.revision}, deleted: true})

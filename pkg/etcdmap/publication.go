@@ -125,8 +125,8 @@ func (p *publication) holderTTL(lease int64, ttl time.Duration) {
 	}
 }
 
-// committed takes in the result of a transaction. false: it failed and taught nothing, so that the follower must
-// find out first what happened to etcd.
+// committed takes in the result of a transaction. false: it taught nothing, so that the follower must find out first
+// what happened to etcd.
 func (p *publication) committed(puts []write, res commitResult) bool {
 	var learned []event
 	if res.done {

@@ -32,6 +32,7 @@ type Publisher struct {
 	log *zap.Logger
 
 	kick       chan struct{} // something changed
+	doubt      chan struct{} // the follower shall list again
 	registered chan struct{} // closed after the first registration
 
 	mu      sync.Mutex
@@ -53,6 +54,7 @@ func (m *Map) NewPublisher(cfg PublisherConfig) *Publisher {
 		cfg:        cfg,
 		log:        m.log.With(zap.String("node", cfg.NodeID)),
 		kick:       make(chan struct{}, 1),
+		doubt:      make(chan struct{}, 1),
 		registered: make(chan struct{}),
 		pub:        newPublication(m.keys, cfg.NodeID, cfg.LeaseTTL, m.malformed.note),
 	}
@@ -128,7 +130,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 	defer owned.Wait()
 	defer cancel()
 	owned.Go(func() {
-		_ = p.m.follow(ctx, func(c change) { // ends with ctx only
+		_ = p.m.follow(ctx, p.doubt, func(c change) { // ends with ctx only
 			p.m.noteTopic(c.events)
 			p.change(func(pub *publication) { pub.observe(c) })
 		})
@@ -291,6 +293,10 @@ func (p *Publisher) commit(ctx context.Context, lease int64, puts []write) error
 	news := p.pub.committed(puts, res)
 	p.mu.Unlock()
 	if !news {
+		select {
+		case p.doubt <- struct{}{}:
+		default:
+		}
 		return errNotNews
 	}
 	return nil

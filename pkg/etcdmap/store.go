@@ -50,7 +50,7 @@ type watchUpdate struct {
 // watch is one running watch. Every update on updates, also an empty one, is a sign of life.
 type watch struct {
 	updates <-chan watchUpdate
-	// ask requests an empty update from the server.
+	// ask requests an empty update from the server. It does not block for long.
 	ask func(ctx context.Context) error
 }
 
