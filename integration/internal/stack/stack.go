@@ -50,7 +50,8 @@ type Options struct {
 	Routers    int    // how many routers; 0 means 1
 	Nodes      int    // how many nodes; 0 means 2, negative means none
 	Partitions int32  // of the topic; 0 means 8
-	Topic      string // 0 means "records"; External stacks create it when it does not exist
+	Topic      string // empty means "records"; it is created when it does not exist
+	EtcdPrefix string // empty means "/pointsman"
 
 	// RouterFlags and NodeFlags are added to the command lines, for example "--heartbeat=1s".
 	RouterFlags []string
@@ -59,6 +60,9 @@ type Options struct {
 	// Fault is POINTSMAN_FAULT of every router and node; it needs programs built with the tag pointsman_faults
 	// and so a kind that runs processes.
 	Fault string
+
+	// Bin is the folder with router and wsnode. Empty means POINTSMAN_BIN, else a fresh build.
+	Bin string
 
 	// Dir receives data and logs. Empty means a temporary folder that Close removes.
 	Dir string
