@@ -1,6 +1,7 @@
 package clientmsg
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -14,6 +15,8 @@ import (
 
 // ErrMalformed is wrapped by every error of Parse, ParseControl and DecodeKey.
 var ErrMalformed = errors.New("malformed message")
+
+var errNotObject = fmt.Errorf("%w: not a JSON object", ErrMalformed)
 
 // MaxControl bounds a message from a client, in bytes: a cursor of full length and a long token fit.
 const MaxControl = 128 << 10
@@ -60,12 +63,12 @@ type Control struct {
 // error. Value aliases msg when its form is FormJSON.
 func Parse(msg []byte) (Message, error) {
 	m := Message{Timestamp: NoTimestamp, From: -1}
-	err := object(msg, MaxNesting+1, func(name string, raw []byte) error {
-		switch name {
+	err := object(msg, MaxNesting+1, func(name, raw []byte) error {
+		switch string(name) {
 		case "type":
-			return json.Unmarshal(raw, &m.Type)
+			return str(raw, &m.Type)
 		case "cursor":
-			return json.Unmarshal(raw, &m.Cursor)
+			return str(raw, &m.Cursor)
 		case "key":
 			return text(raw, &m.Key)
 		case "key_b64":
@@ -75,9 +78,9 @@ func Parse(msg []byte) (Message, error) {
 		case "heartbeat_ms":
 			return milliseconds(raw, &m.Heartbeat)
 		case "partition":
-			return json.Unmarshal(raw, &m.Partition)
+			return number(raw, &m.Partition)
 		case "offset":
-			return json.Unmarshal(raw, &m.Offset)
+			return number(raw, &m.Offset)
 		case "timestamp":
 			var t time.Time
 			if err := json.Unmarshal(raw, &t); err != nil {
@@ -86,7 +89,7 @@ func Parse(msg []byte) (Message, error) {
 			m.Timestamp = t.UnixMilli()
 			return nil
 		case "timestamp_ms":
-			return json.Unmarshal(raw, &m.Timestamp)
+			return number(raw, &m.Timestamp)
 		case "headers":
 			return parseHeaders(raw, &m.Headers)
 		case "value":
@@ -101,11 +104,11 @@ func Parse(msg []byte) (Message, error) {
 		case "tombstone":
 			return json.Unmarshal(raw, &m.Tombstone)
 		case "reason":
-			return json.Unmarshal(raw, &m.Reason)
+			return str(raw, &m.Reason)
 		case "from":
-			return json.Unmarshal(raw, &m.From)
+			return number(raw, &m.From)
 		case "to":
-			return json.Unmarshal(raw, &m.To)
+			return number(raw, &m.To)
 		case "retry_after_ms":
 			return milliseconds(raw, &m.RetryAfter)
 		}
@@ -129,14 +132,14 @@ func ParseControl(msg []byte) (Control, error) {
 	if len(msg) > MaxControl {
 		return c, fmt.Errorf("%w: %d bytes, more than %d", ErrMalformed, len(msg), MaxControl)
 	}
-	err := object(msg, MaxNesting, func(name string, raw []byte) error {
-		switch name {
+	err := object(msg, MaxNesting, func(name, raw []byte) error {
+		switch string(name) {
 		case "type":
-			return json.Unmarshal(raw, &c.Type)
+			return str(raw, &c.Type)
 		case "cursor":
-			return json.Unmarshal(raw, &c.Cursor)
+			return str(raw, &c.Cursor)
 		case "token":
-			return json.Unmarshal(raw, &c.Token)
+			return str(raw, &c.Token)
 		}
 		return nil
 	})
@@ -173,50 +176,81 @@ func DecodeKey(s string) ([]byte, error) {
 
 // object calls field for each name and value of the JSON object that msg is. A value keeps the space around
 // it: between the colon and the next comma or brace it is byte for byte what the sender put there.
-func object(msg []byte, nesting int, field func(name string, raw []byte) error) error {
-	notJSON := fmt.Errorf("%w: not a JSON object", ErrMalformed)
+func object(msg []byte, nesting int, field func(name, raw []byte) error) error {
 	if !utf8.Valid(msg) {
 		return fmt.Errorf("%w: not UTF-8", ErrMalformed)
 	}
 	sc := scanner{s: msg, max: nesting}
 	sc.space()
 	if !sc.byte('{') {
-		return notJSON
+		return errNotObject
 	}
 	sc.space()
 	for more := !sc.byte('}'); more; {
 		sc.space()
 		from := sc.i
 		if !sc.str() {
-			return notJSON
+			return errNotObject
 		}
 		name := sc.s[from+1 : sc.i-1]
 		sc.space()
 		if !sc.byte(':') {
-			return notJSON
+			return errNotObject
 		}
 		from = sc.i
 		if !sc.value() {
-			return notJSON
+			return errNotObject
 		}
 		sc.space()
 		raw := sc.s[from:sc.i:sc.i]
 		if more = sc.byte(','); !more && !sc.byte('}') {
-			return notJSON
+			return errNotObject
 		}
 		// A name spelt with escapes is none that we send; it is unknown.
-		if err := field(string(name), raw); err != nil {
+		if err := field(name, raw); err != nil {
 			return fmt.Errorf("%w: %s: %w", ErrMalformed, name, err)
 		}
 	}
 	sc.space()
 	if sc.i != len(sc.s) {
-		return notJSON
+		return errNotObject
 	}
 	return nil
 }
 
+// plain returns what stands between the quotes of a string that has no escapes.
+func plain(raw []byte) ([]byte, bool) {
+	if n := len(raw); n >= 2 && raw[0] == '"' && raw[n-1] == '"' && bytes.IndexByte(raw, '\\') < 0 {
+		return raw[1 : n-1], true
+	}
+	return nil, false
+}
+
+func str(raw []byte, dst *string) error {
+	if s, ok := plain(raw); ok {
+		*dst = string(s)
+		return nil
+	}
+	return json.Unmarshal(raw, dst)
+}
+
+func number[N int32 | int64](raw []byte, dst *N) error {
+	n := N(0)
+	for i, c := range raw {
+		if c < '0' || c > '9' || i == 9 {
+			return json.Unmarshal(raw, dst)
+		}
+		n = 10*n + N(c-'0')
+	}
+	*dst = n
+	return nil
+}
+
 func text(raw []byte, dst *[]byte) error {
+	if s, ok := plain(raw); ok {
+		*dst = append([]byte{}, s...)
+		return nil
+	}
 	var s *string
 	if err := json.Unmarshal(raw, &s); err != nil {
 		return err
@@ -242,7 +276,7 @@ func base64Bytes(raw []byte, dst *[]byte) error {
 
 func milliseconds(raw []byte, dst *time.Duration) error {
 	var n int64
-	if err := json.Unmarshal(raw, &n); err != nil {
+	if err := number(raw, &n); err != nil {
 		return err
 	}
 	const most = int64(1<<63-1) / int64(time.Millisecond)

@@ -63,7 +63,7 @@ func topicID(id [16]byte) []byte {
 }
 
 func TestCodecAndGeneratedCodeWriteTheSameBytes(t *testing.T) {
-	for seed := range uint64(2000) {
+	for seed := range uint64(1000) {
 		for _, f := range newRandom(seed).eachFrame() {
 			want, err := proto.MarshalOptions{Deterministic: true}.Marshal(&linkpb.Batch{Frames: []*linkpb.Frame{generated(f)}})
 			if err != nil {
@@ -78,7 +78,7 @@ func TestCodecAndGeneratedCodeWriteTheSameBytes(t *testing.T) {
 }
 
 func TestGeneratedCodeReadsWhatTheCodecWrites(t *testing.T) {
-	for seed := range uint64(500) {
+	for seed := range uint64(200) {
 		var msg []byte
 		want := &linkpb.Batch{}
 		for _, f := range newRandom(seed).eachFrame() {
@@ -96,7 +96,7 @@ func TestGeneratedCodeReadsWhatTheCodecWrites(t *testing.T) {
 }
 
 func TestCodecReadsWhatGeneratedCodeWrites(t *testing.T) {
-	for seed := range uint64(500) {
+	for seed := range uint64(200) {
 		r := newRandom(seed)
 		for _, node := range []bool{true, false} {
 			var want []any
@@ -124,7 +124,7 @@ func TestCodecReadsWhatGeneratedCodeWrites(t *testing.T) {
 
 // Protobuf allows fields in any order, lists packed or not, and fields of a newer schema anywhere.
 func TestCodecReadsForeignOrderAndIgnoresUnknownFields(t *testing.T) {
-	for seed := range uint64(500) {
+	for seed := range uint64(200) {
 		r := newRandom(seed)
 		for _, f := range r.eachFrame() {
 			msg := r.foreign(appendFrame(nil, f), 0)
