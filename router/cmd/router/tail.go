@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"time"
+	"unicode/utf8"
+
+	"github.com/pointsmanhq/pointsman/pkg/client"
+	"github.com/pointsmanhq/pointsman/pkg/options"
+	"github.com/pointsmanhq/pointsman/proto/clientmsg"
+)
+
+// tail prints the records of a key.
+type tail struct {
+	Key    string   `arg:"" help:"Client key."`
+	URL    []string `name:"url" default:"ws://127.0.0.1:8080" placeholder:"URL" help:"Routers, tried in order."`
+	Base64 bool     `help:"The key is given in base64."`
+	From   string   `default:"latest" placeholder:"START" help:"Where to begin: latest, earliest, an offset or an RFC 3339 time."`
+	Cursor string   `placeholder:"TEXT" help:"Continue here instead of --from."`
+	Count  int      `default:"0" placeholder:"N" help:"Stop after so many records; 0 means never."`
+	Values bool     `help:"Print values alone, one a line."`
+}
+
+// Run prints until ctx ends, or as many as were asked for.
+func (t *tail) Run(ctx context.Context, env options.Env) error {
+	key := []byte(t.Key)
+	if t.Base64 {
+		k, err := clientmsg.DecodeKey(t.Key)
+		if err != nil {
+			return options.Usagef("the key is not base64")
+		}
+		key = k
+	}
+	cfg := client.Config{URLs: t.URL, Key: key, Cursor: t.Cursor, From: t.From}
+	if t.Cursor != "" {
+		cfg.From = ""
+	}
+	c, err := client.Connect(ctx, cfg)
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	defer func() { _ = c.Close() }()
+	seen := 0
+	for event, err := range c.Events(ctx) {
+		if ctx.Err() != nil {
+			return nil // interrupted: that is how a tail ends
+		}
+		if err != nil {
+			return err
+		}
+		if _, ok := event.(*client.Record); ok {
+			seen++
+		}
+		if err := t.print(env.Stdout, env.Stderr, event); err != nil {
+			return fmt.Errorf("print: %w", err)
+		}
+		if t.Count > 0 && seen >= t.Count {
+			return nil
+		}
+	}
+	return nil
+}
+
+// print writes records to out and everything else to remarks.
+func (t *tail) print(out, remarks io.Writer, event client.Event) error {
+	var err error
+	switch e := event.(type) {
+	case *client.Record:
+		value := printable(e.Value)
+		if e.Tombstone {
+			value = "(tombstone)"
+		}
+		if t.Values {
+			_, err = fmt.Fprintln(out, value)
+			break
+		}
+		_, err = fmt.Fprintf(out, "%d:%d %s %s\n", e.Partition, e.Offset, e.Timestamp.UTC().Format(time.RFC3339Nano), value)
+	case *client.Hello:
+		_, err = fmt.Fprintf(remarks, "# connected to %s, resumed %t, cursor %s\n", e.URL, e.Resumed, e.Cursor)
+	case *client.Gap:
+		_, err = fmt.Fprintf(remarks, "# gap: %s, goes on at %d of partition %d\n", e.Reason, e.To, e.Partition)
+	case *client.Waiting:
+		_, err = fmt.Fprintln(remarks, "# waiting: no node serves the key")
+	case *client.GoAway:
+		_, err = fmt.Fprintln(remarks, "# the router is stopping")
+	case *client.Disconnected:
+		_, err = fmt.Fprintf(remarks, "# disconnected: %v\n", e.Err)
+	}
+	return err
+}
+
+func printable(b []byte) string {
+	if utf8.Valid(b) {
+		return string(b)
+	}
+	return "base64:" + base64.StdEncoding.EncodeToString(b)
+}

@@ -1,0 +1,131 @@
+package router
+
+import (
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/pointsmanhq/pointsman/router/internal/edge"
+)
+
+// Config says what a router is and where its dependencies are. Zero values mean the defaults named there.
+type Config struct {
+	ID    string // for the nodes' logs; default: host name and a random suffix
+	Topic string // needed
+
+	Etcd         []string // default 127.0.0.1:2379
+	EtcdPrefix   string   // default /pointsman
+	EtcdTLS      *tls.Config
+	EtcdUser     string
+	EtcdPassword string
+
+	Listen  string      // for clients; default :8080; port 0 takes a free one
+	TLS     *tls.Config // nil: clients speak plain TCP
+	Auth    string      // "none" (default)
+	Origins []string    // patterns of foreign origins that browsers may come from
+	Admin   string      // for operators; empty: no admin server
+
+	Heartbeat     time.Duration // default 15 s: the longest that a client hears nothing
+	Window        int64         // bytes that one client may have queued and under way; default 128 KiB
+	ClientPing    time.Duration // default 20 s: silence after which a client is asked for a sign of life
+	ClientTimeout time.Duration // default 60 s: silence after which it is given up
+	StallTimeout  time.Duration // default 5 min: how long a client's socket may take no bytes at all
+	ResumeTimeout time.Duration // default 10 s: how long the message of ?resume=message may take
+	AcceptTimeout time.Duration // default 10 s: how long a request's head may take
+	DrainTimeout  time.Duration // default 30 s
+
+	LinkToken       string // shown to nodes
+	LinkTLS         *tls.Config
+	LinkPing        time.Duration // default 1 s
+	LinkTimeout     time.Duration // default 3 s: a node that is silent for so long is given up
+	LinkDialTimeout time.Duration // default 2 s
+	LinkRetry       time.Duration // default 2 s: longest wait before a node is dialled again
+
+	Version string // the program's, for links
+	Fault   string // POINTSMAN_FAULT, for builds with the tag pointsman_faults
+}
+
+// Deps are what a router is given.
+type Deps struct {
+	// Logger may be nil.
+	Logger *zap.Logger
+	// Registerer, if not nil, gets the router's metrics instead of the admin server's own registry.
+	Registerer prometheus.Registerer
+}
+
+// ErrNoJWT is what New returns for Auth "jwt".
+var ErrNoJWT = errors.New("auth jwt is not in this version; use none, behind something that decides who may connect")
+
+func (c *Config) defaults() error {
+	if c.Topic == "" {
+		return errors.New("no topic given")
+	}
+	text := func(v *string, to string) {
+		if *v == "" {
+			*v = to
+		}
+	}
+	wait := func(v *time.Duration, to time.Duration) {
+		if *v <= 0 {
+			*v = to
+		}
+	}
+	text(&c.EtcdPrefix, "/pointsman")
+	text(&c.Listen, ":8080")
+	text(&c.Auth, "none")
+	text(&c.Version, "devel")
+	if len(c.Etcd) == 0 {
+		c.Etcd = []string{"127.0.0.1:2379"}
+	}
+	if c.Window <= 0 {
+		c.Window = 128 << 10
+	}
+	wait(&c.Heartbeat, 15*time.Second)
+	wait(&c.ClientPing, 20*time.Second)
+	wait(&c.ClientTimeout, time.Minute)
+	wait(&c.StallTimeout, 5*time.Minute)
+	wait(&c.ResumeTimeout, 10*time.Second)
+	wait(&c.AcceptTimeout, 10*time.Second)
+	wait(&c.DrainTimeout, 30*time.Second)
+	wait(&c.LinkPing, time.Second)
+	wait(&c.LinkTimeout, 3*time.Second)
+	wait(&c.LinkDialTimeout, 2*time.Second)
+	wait(&c.LinkRetry, 2*time.Second)
+	if c.ID == "" {
+		id, err := defaultID()
+		if err != nil {
+			return err
+		}
+		c.ID = id
+	}
+	return edge.CheckOrigins(c.Origins)
+}
+
+func defaultID() (string, error) {
+	host, err := os.Hostname()
+	if err != nil {
+		return "", fmt.Errorf("find a router id: %w", err)
+	}
+	var b [3]byte
+	if _, err := rand.Read(b[:]); err != nil {
+		return "", fmt.Errorf("make a random id: %w", err)
+	}
+	return host + "-" + hex.EncodeToString(b[:]), nil
+}
+
+func authenticator(name string) (edge.Authenticator, error) {
+	switch name {
+	case "none":
+		return edge.AuthNone{}, nil
+	case "jwt":
+		return nil, ErrNoJWT
+	}
+	return nil, fmt.Errorf("auth %q is not known; it is none or jwt", name)
+}

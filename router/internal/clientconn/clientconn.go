@@ -1,0 +1,584 @@
+// Package clientconn is one client's WebSocket: the library does the handshake, reads and answers control frames;
+// what goes out is prepared frames in one outbox, written with one system call for all that is queued.
+//
+// Nobody ever waits for a client. A flush is one attempt on the non-blocking descriptor, made by whoever had
+// something to send; only while the socket is full (and always with TLS, whose writes cannot be attempted) a
+// goroutine of the connection's own writes the rest. An idle client holds no buffer.
+package clientconn
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/pointsmanhq/pointsman/proto/closecode"
+)
+
+const (
+	// readBuffer fits any control frame and most control messages; larger ones take several reads.
+	readBuffer = 512
+	// writeBuffer holds any control frame of the library, so that each arrives in one Write and is queued whole.
+	writeBuffer = 128
+	// closeTime is how long the peer may take to answer a close frame, and the kernel to take what is queued.
+	closeTime = 5 * time.Second
+	// lingerBytes bounds what is read and thrown away from a client that was told to go.
+	lingerBytes = 1 << 20
+)
+
+// Shared is what the connections of one router have in common.
+type Shared struct {
+	// ReadLimit bounds a client's message, in bytes.
+	ReadLimit int64
+
+	buffers  bufferPool
+	attempts sync.Pool
+	writers  sync.WaitGroup
+}
+
+// Wait waits for the writer goroutines of all connections; every connection must have been shut before.
+func (s *Shared) Wait() { s.writers.Wait() }
+
+// Owner hears from a connection's writer goroutine.
+type Owner interface {
+	// Drained says that bytes have left on the writer's own account: call Collect.
+	Drained()
+}
+
+// Conn is one client's connection.
+type Conn struct {
+	// Static after Accept.
+	shared *Shared
+	net    net.Conn        // what bytes go through: TCP or TLS
+	tcp    net.Conn        // what Abort closes: closing TLS would write
+	raw    syscall.RawConn // nil when writes cannot be attempted on the descriptor
+	ws     *websocket.Conn
+	owner  Owner // set by Serve's caller before anything is queued
+
+	replay []byte // owned by the reader: bytes that net/http had read already
+
+	heard atomic.Int64 // Unix nanoseconds of the last byte from the client
+
+	mu         sync.Mutex
+	out        *buffer // guarded by mu; whole frames not yet handed to the socket, nil when empty
+	off        int     // guarded by mu; what of out has left
+	cost       int64   // guarded by mu; of the records in out
+	flying     int     // guarded by mu; bytes that the writer goroutine holds
+	flyingCost int64   // guarded by mu; of the records in them
+	left       int64   // guarded by mu; cost that has left and was not collected
+	progress   int64   // guarded by mu; Unix nanoseconds when the full socket last took bytes, or became full
+	unsent     int     // guarded by mu; what the kernel held at the last look, see Check; -1 before
+	pinged     int64   // guarded by mu; Unix nanoseconds of the last ping
+	deadline   int64   // guarded by mu; Unix nanoseconds, not 0 once a close frame is queued
+	code       int     // guarded by mu; of the close, see Code
+	writing    bool    // guarded by mu; a writer goroutine owns the socket's sending side
+	closing    bool    // guarded by mu; a close frame is queued, nothing may follow it
+	lastWrite  bool    // guarded by mu; the writer shuts the connection when the queue is empty
+	shut       bool    // guarded by mu; the socket is closed
+}
+
+// Accept upgrades a request that was found valid. The connection answers nothing until Serve is called.
+func (s *Shared) Accept(w http.ResponseWriter, r *http.Request, subprotocol string) (*Conn, error) {
+	c := &Conn{shared: s}
+	opts := websocket.AcceptOptions{
+		// Origins are checked before the upgrade, where a refusal can say more.
+		InsecureSkipVerify: true,
+		CompressionMode:    websocket.CompressionDisabled,
+	}
+	if subprotocol != "" {
+		opts.Subprotocols = []string{subprotocol}
+	}
+	ws, err := websocket.Accept(hijacker{w, c}, r, &opts)
+	if err != nil {
+		return nil, err
+	}
+	ws.SetReadLimit(s.ReadLimit)
+	c.ws = ws
+	c.heard.Store(time.Now().UnixNano())
+	return c, nil
+}
+
+// hijacker hands the library our connection and small buffers instead of net/http's.
+type hijacker struct {
+	http.ResponseWriter
+	c *Conn
+}
+
+func (h hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(h.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, fmt.Errorf("hijack: %w", err)
+	}
+	// A client may send right behind its request.
+	if n := rw.Reader.Buffered(); n > 0 {
+		early, _ := rw.Reader.Peek(n)
+		h.c.replay = append([]byte(nil), early...)
+	}
+	h.c.attach(conn)
+	side := (*librarySide)(h.c)
+	return side, bufio.NewReadWriter(bufio.NewReaderSize(side, readBuffer), bufio.NewWriterSize(side, writeBuffer)), nil
+}
+
+func (c *Conn) attach(conn net.Conn) {
+	c.net, c.tcp = conn, conn
+	if t, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		c.tcp = t.NetConn()
+		return
+	}
+	if sc, ok := conn.(syscall.Conn); ok && canAttempt {
+		if raw, err := sc.SyscallConn(); err == nil {
+			c.raw = raw
+		}
+	}
+}
+
+// SetOwner names who hears of the writer goroutine's progress; before the first Queue.
+func (c *Conn) SetOwner(o Owner) { c.owner = o }
+
+// Queue appends a whole frame; cost is that of the records in it. Frames behind a close frame are dropped. It returns
+// how many bytes a Flush could write now.
+func (c *Conn) Queue(frame []byte, cost int64) (flushable int) {
+	c.mu.Lock()
+	c.queueLocked(frame, cost)
+	if c.out != nil && !c.writing {
+		flushable = len(c.out.b) - c.off
+	}
+	c.mu.Unlock()
+	return flushable
+}
+
+func (c *Conn) queueLocked(frame []byte, cost int64) {
+	if c.shut || c.closing {
+		c.left += cost
+		return
+	}
+	if c.out == nil {
+		c.out = c.shared.buffers.get(len(frame))
+		c.off = 0
+	} else {
+		c.out, c.off = c.shared.buffers.extend(c.out, c.off, len(frame))
+	}
+	c.out.b = append(c.out.b, frame...)
+	c.cost += cost
+}
+
+// Queued is how many bytes wait for the socket.
+func (c *Conn) Queued() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.queuedLocked()
+}
+
+func (c *Conn) queuedLocked() int {
+	n := c.flying
+	if c.out != nil {
+		n += len(c.out.b) - c.off
+	}
+	return n
+}
+
+// Flush writes what the socket takes at once and never blocks. It returns the cost of the records that have left
+// since the last Flush or Collect, by whatever way.
+func (c *Conn) Flush() (left int64) {
+	c.mu.Lock()
+	c.flushLocked()
+	left, c.left = c.left, 0
+	c.mu.Unlock()
+	return left
+}
+
+// Collect is Flush without writing.
+func (c *Conn) Collect() (left int64) {
+	c.mu.Lock()
+	left, c.left = c.left, 0
+	c.mu.Unlock()
+	return left
+}
+
+func (c *Conn) flushLocked() {
+	if c.out == nil || c.writing || c.shut {
+		return
+	}
+	if c.raw != nil {
+		n, err := c.shared.attempt(c.raw, c.out.b[c.off:])
+		if err != nil {
+			c.shutLocked()
+			return
+		}
+		if c.took(n); c.out == nil {
+			return
+		}
+	}
+	c.writing = true
+	c.progress, c.unsent = time.Now().UnixNano(), -1
+	c.shared.writers.Add(1)
+	go c.write()
+}
+
+// took accounts for n bytes of out that the socket took. The cost of records leaves in proportion to the bytes, so
+// that a slow client's credit comes back bit by bit, and exactly once all is gone.
+func (c *Conn) took(n int) {
+	if n == 0 {
+		return
+	}
+	queued := len(c.out.b) - c.off
+	if n == queued {
+		c.left += c.cost
+		c.cost = 0
+		c.shared.buffers.put(c.out)
+		c.out = nil
+		return
+	}
+	part := c.cost * int64(n) / int64(queued)
+	c.left += part
+	c.cost -= part
+	c.off += n
+}
+
+// write is the goroutine that exists while the socket is full. It takes the whole queue at a time.
+func (c *Conn) write() {
+	defer c.shared.writers.Done()
+	for {
+		c.mu.Lock()
+		if c.out == nil || c.shut {
+			c.writing = false
+			if c.lastWrite {
+				c.shutLocked()
+			}
+			c.mu.Unlock()
+			return
+		}
+		buf, off := c.out, c.off
+		c.flying, c.flyingCost = len(buf.b)-off, c.cost
+		c.out, c.off, c.cost = nil, 0, 0
+		c.mu.Unlock()
+		for off < len(buf.b) {
+			n, err := c.writeSome(buf.b[off:])
+			off += n
+			c.mu.Lock()
+			left := c.tookFlyingLocked(n, err)
+			c.mu.Unlock()
+			if left {
+				c.owner.Drained()
+			}
+			if err != nil {
+				break
+			}
+		}
+		c.shared.buffers.put(buf)
+	}
+}
+
+// tookFlyingLocked accounts for n bytes that the writer goroutine got rid of; left says that records were among them.
+func (c *Conn) tookFlyingLocked(n int, err error) (left bool) {
+	part := c.flyingCost
+	if err == nil && n < c.flying {
+		part = c.flyingCost * int64(n) / int64(c.flying)
+	}
+	c.flying -= n
+	c.flyingCost -= part
+	c.left += part
+	if n > 0 {
+		c.progress = time.Now().UnixNano()
+	}
+	if err != nil {
+		c.flying = 0
+		c.shutLocked()
+	}
+	return part > 0
+}
+
+// writeSome waits until the socket takes bytes and returns how many it took, so that progress is seen.
+func (c *Conn) writeSome(b []byte) (int, error) {
+	if c.raw != nil {
+		return waitWrite(c.raw, b)
+	}
+	const record = 16 << 10 // TLS writes records of at most this
+	return c.net.Write(b[:min(len(b), record)])
+}
+
+// Close queues a close frame as the last thing the client gets. The socket is closed when the client has answered,
+// or by Check when it has not.
+func (c *Conn) Close(code int, reason string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closing || c.shut {
+		return
+	}
+	var frame [2 + maxControl]byte
+	c.queueLocked(appendClose(frame[:0], code, reason), 0)
+	c.closeQueuedLocked(code)
+	c.flushLocked()
+}
+
+func (c *Conn) closeQueuedLocked(code int) {
+	c.closing = true
+	c.deadline = time.Now().Add(closeTime).UnixNano()
+	if c.code == 0 {
+		c.code = code
+	}
+}
+
+// Abort closes the socket without a word; code is what Code will tell.
+func (c *Conn) Abort(code int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.code == 0 {
+		c.code = code
+	}
+	c.shutLocked()
+}
+
+// Code is the close code that the socket ended with: ours if a close was sent, else the client's, else 1006.
+func (c *Conn) Code() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.code
+}
+
+func (c *Conn) shutLocked() {
+	if c.shut {
+		return
+	}
+	c.shut = true
+	c.left += c.cost
+	c.cost = 0
+	c.shared.buffers.put(c.out)
+	c.out = nil
+	_ = c.tcp.Close()
+}
+
+// Limits say when a client counts as dead.
+type Limits struct {
+	Ping  time.Duration // silence after which the client is asked
+	Dead  time.Duration // silence after which it is given up, while nothing is queued for it
+	Stall time.Duration // how long its socket may take no bytes while something is queued
+}
+
+// Check looks after an idle or stuck client; it is called about once a second, never by a timer of the client's
+// own. Nothing before since counts as silence: this process was not running then. A client that cannot answer
+// because it does not read is alive while its socket takes bytes.
+func (c *Conn) Check(now, since time.Time, l Limits) {
+	t := now.UnixNano()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.shut {
+		return
+	}
+	alive := max(c.heard.Load(), c.progress, since.UnixNano())
+	switch {
+	case c.closing:
+		if t > c.deadline {
+			c.shutLocked()
+		}
+	case c.writing:
+		c.checkStallLocked(t, since.UnixNano(), int64(l.Stall))
+	case t-alive > int64(l.Dead):
+		c.giveUpLocked()
+	case t-alive > int64(l.Ping) && t-c.pinged > int64(l.Ping):
+		c.pinged = t
+		c.queueLocked([]byte{fin | byte(opPing), 0}, 0)
+		c.flushLocked()
+	}
+}
+
+// checkStallLocked gives up a client whose socket takes nothing. A socket becomes writable in large steps only, so
+// after a while the bytes that the peer acknowledged are looked at, too.
+func (c *Conn) checkStallLocked(now, since, stall int64) {
+	stuck := now - max(c.progress, since)
+	if stuck <= stall/4 {
+		return
+	}
+	if n, ok := unsent(c.raw); ok && n != c.unsent {
+		if c.unsent >= 0 {
+			c.progress = now
+		}
+		c.unsent = n
+		return
+	}
+	if stuck > stall {
+		c.code = closecode.DeadPeer
+		c.shutLocked()
+	}
+}
+
+// giveUpLocked closes a client that was silent for too long, and tells it, in case only its program hung.
+func (c *Conn) giveUpLocked() {
+	var frame [2 + maxControl]byte
+	c.queueLocked(appendClose(frame[:0], closecode.DeadPeer, "nothing was heard for too long"), 0)
+	c.closeQueuedLocked(closecode.DeadPeer)
+	c.flushLocked()
+}
+
+// ErrRefused is what a message handler returns after it has closed the connection.
+var ErrRefused = errors.New("refused")
+
+// Serve reads until the connection ends and calls message for each text message; binary ones are refused. The
+// connection is shut when it returns.
+func (c *Conn) Serve(message func(text []byte)) {
+	defer c.end()
+	ctx := context.Background()
+	for {
+		kind, r, err := c.ws.Reader(ctx)
+		if err != nil {
+			c.noteEnd(err)
+			return
+		}
+		if kind != websocket.MessageText {
+			c.Close(closecode.UnsupportedData, "clients may send control messages only, as text")
+			return
+		}
+		text, err := io.ReadAll(r)
+		if err != nil {
+			c.noteEnd(err)
+			return
+		}
+		if c.isClosing() {
+			continue
+		}
+		message(text)
+	}
+}
+
+// Message waits for the client's first message, no longer than until the deadline.
+func (c *Conn) Message(deadline time.Time) (text []byte, err error) {
+	if err := c.net.SetReadDeadline(deadline); err != nil {
+		return nil, err
+	}
+	kind, r, err := c.ws.Reader(context.Background())
+	if err == nil {
+		text, err = io.ReadAll(r)
+	}
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, err
+	case err != nil:
+		c.noteEnd(err)
+		return nil, err
+	}
+	if kind != websocket.MessageText {
+		c.Close(closecode.UnsupportedData, "clients may send control messages only, as text")
+		return nil, ErrRefused
+	}
+	return text, c.net.SetReadDeadline(time.Time{})
+}
+
+// Finish ends a connection that will not be served: it waits for the client's answer to a close frame.
+func (c *Conn) Finish() { c.end() }
+
+func (c *Conn) isClosing() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closing
+}
+
+// noteEnd remembers how the client ended it, unless we did.
+func (c *Conn) noteEnd(err error) {
+	code := int(websocket.CloseStatus(err))
+	if code < 0 {
+		code = 1006 // as browsers call it: no close frame
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.code == 0 {
+		c.code = code
+	}
+}
+
+// end closes the socket. A client that was sent a close frame and has not answered yet is given time to read it:
+// closing a socket with unread input resets it and may destroy what was sent.
+func (c *Conn) end() {
+	c.mu.Lock()
+	linger := c.closing && !c.shut
+	c.mu.Unlock()
+	if linger {
+		// Errors here mean that there is nobody left to wait for.
+		_ = c.net.SetReadDeadline(time.Now().Add(closeTime))
+		_, _ = io.CopyN(io.Discard, c.net, lingerBytes)
+	}
+	_ = c.ws.CloseNow() // frees what the library holds; its Close of our side comes to librarySide.Close
+	c.mu.Lock()
+	c.shutLocked()
+	c.mu.Unlock()
+}
+
+// librarySide is the Conn as the WebSocket library sees it.
+type librarySide Conn
+
+// Read reads what net/http left, then the socket.
+func (l *librarySide) Read(p []byte) (int, error) {
+	c := (*Conn)(l)
+	if len(c.replay) > 0 {
+		n := copy(p, c.replay)
+		if c.replay = c.replay[n:]; len(c.replay) == 0 {
+			c.replay = nil
+		}
+		return n, nil
+	}
+	n, err := c.net.Read(p)
+	if n > 0 {
+		c.heard.Store(time.Now().UnixNano())
+	}
+	return n, err
+}
+
+// Write queues a control frame of the library's: it never writes anything else, and always whole frames.
+func (l *librarySide) Write(p []byte) (int, error) {
+	c := (*Conn)(l)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.shut {
+		return 0, net.ErrClosed
+	}
+	code, isClose := closeOf(p)
+	switch {
+	case isClose:
+		c.queueLocked(p, 0)
+		if !c.closing {
+			c.closeQueuedLocked(code)
+		}
+	case c.writing:
+		// The client floods us with pings and does not read: RFC 6455 lets us answer a later one.
+		return len(p), nil
+	default:
+		c.queueLocked(p, 0)
+	}
+	c.flushLocked()
+	return len(p), nil
+}
+
+// Close is called by the library when the close handshake is over or the connection failed.
+func (l *librarySide) Close() error {
+	c := (*Conn)(l)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.writing && c.closing && !c.shut {
+		c.lastWrite = true
+		return c.net.SetWriteDeadline(time.Now().Add(closeTime))
+	}
+	c.shutLocked()
+	return nil
+}
+
+func (l *librarySide) LocalAddr() net.Addr                { return l.net.LocalAddr() }
+func (l *librarySide) RemoteAddr() net.Addr               { return l.net.RemoteAddr() }
+func (l *librarySide) SetDeadline(t time.Time) error      { return l.net.SetDeadline(t) }
+func (l *librarySide) SetReadDeadline(t time.Time) error  { return l.net.SetReadDeadline(t) }
+func (l *librarySide) SetWriteDeadline(t time.Time) error { return l.net.SetWriteDeadline(t) }
+
+// Owed is the cost of the records that are queued or have left without having been collected.
+func (c *Conn) Owed() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cost + c.flyingCost + c.left
+}

@@ -1,0 +1,93 @@
+package edge
+
+import (
+	"errors"
+	"os"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/pointsmanhq/pointsman/proto/clientmsg"
+	"github.com/pointsmanhq/pointsman/proto/closecode"
+
+	"github.com/pointsmanhq/pointsman/router/internal/clientconn"
+	"github.com/pointsmanhq/pointsman/router/internal/hub"
+)
+
+// client is an upgraded connection on its way to being a session.
+type client struct {
+	conn   *clientconn.Conn
+	remote string
+}
+
+// run is a client's goroutine: it reads until the connection ends.
+func (e *Edge) run(c *client, q request) {
+	if q.await && !e.await(c, &q) {
+		return
+	}
+	s, err := e.hub.Connect(c.conn, q.wish)
+	if err != nil {
+		code, reason := closing(err)
+		e.dismiss(c, code, reason)
+		return
+	}
+	// Nothing of the request is needed any more; the closure that runs this lives as long as the client.
+	*c, q = client{}, request{}
+	s.Serve(e.message)
+}
+
+// await reads the first message of ?resume=message into the wish; false when the client was dismissed.
+func (e *Edge) await(c *client, q *request) bool {
+	done := e.hub.Stray(c.conn)
+	defer done()
+	text, err := c.conn.Message(time.Now().Add(e.cfg.ResumeTimeout))
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		e.dismiss(c, closecode.ControlTimeout, "the resume message did not come in time")
+		return false
+	case err != nil:
+		e.dismiss(c, 0, "")
+		return false
+	}
+	m, err := clientmsg.ParseControl(text)
+	switch {
+	case err != nil:
+		e.dismiss(c, closecode.BadRequest, err.Error())
+		return false
+	case m.Type != clientmsg.TypeResume:
+		e.dismiss(c, closecode.BadRequest, `the first message must be {"type":"resume","cursor":"..."}`)
+		return false
+	}
+	cur, err := parseCursor(m.Cursor)
+	if err != nil {
+		e.dismiss(c, closecode.BadCursor, err.Error())
+		return false
+	}
+	q.wish.Cursor = cur
+	return true
+}
+
+// dismiss ends a connection that did not become a session. Without a code it has ended already.
+func (e *Edge) dismiss(c *client, code int, reason string) {
+	done := e.hub.Stray(c.conn)
+	defer done()
+	if code != 0 {
+		e.log.Debug("client dismissed", zap.String("remote", c.remote), zap.Int("code", code), zap.String("reason", reason))
+		c.conn.Close(code, reason)
+	}
+	c.conn.Finish()
+	e.cfg.Metrics.Close(c.conn.Code())
+}
+
+// message handles what a client sends on an open session: control messages only.
+func (e *Edge) message(s *hub.Session, text []byte) {
+	m, err := clientmsg.ParseControl(text)
+	switch {
+	case err != nil:
+		s.Conn().Close(closecode.UnsupportedData, "clients may send control messages only: "+err.Error())
+	case m.Type == clientmsg.TypeAuth:
+		// Where nobody asks for credentials, fresh ones are no mistake: one client program serves both.
+	default:
+		s.Conn().Close(closecode.Policy, "resume is only possible as the first message, with ?resume=message")
+	}
+}

@@ -1,0 +1,230 @@
+package hub
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"github.com/pointsmanhq/pointsman/proto/closecode"
+
+	"github.com/pointsmanhq/pointsman/router/internal/clientconn"
+)
+
+const (
+	// slices is into how many parts a look at all sessions is divided, so that it disturbs nobody.
+	slices = 10
+	// pollEvery is how often pending handovers are looked at, beside their checkpoints.
+	pollEvery = 20 * time.Millisecond
+	// asleep is a pause of this goroutine after which clients' silence is counted anew: the process was stopped.
+	asleep = 2 * time.Second
+)
+
+// Run looks after all sessions until ctx ends: heartbeats, pings, stuck sockets, pending handovers. There is no timer
+// per client.
+func (h *Hub) Run(ctx context.Context) {
+	// A core wants a tick at least ten times per heartbeat.
+	round := min(time.Second, h.cfg.Session.Heartbeat/10)
+	every := max(round/slices, time.Millisecond)
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	polls := time.NewTimer(pollEvery)
+	defer polls.Stop()
+	armed := true
+	part, last, since := 0, time.Now(), time.Now()
+	var sum look
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			now := time.Now()
+			if now.Sub(last) > asleep {
+				since = now
+			}
+			last = now
+			h.look(part, since, &sum)
+			if part++; part == slices {
+				h.waiting.Store(sum.waiting)
+				h.queued.Store(sum.queued)
+				part, sum = 0, look{}
+			}
+		case <-h.poke:
+			if !armed {
+				armed = true
+				polls.Reset(pollEvery)
+			}
+		case <-polls.C:
+			h.pollAll()
+			if armed = h.pending.Load() > 0; armed {
+				polls.Reset(pollEvery)
+			}
+		}
+	}
+}
+
+// look is what one round over all sessions adds up.
+type look struct {
+	waiting int64
+	queued  int64
+}
+
+// look visits every slices-th partition's sessions.
+func (h *Hub) look(part int, since time.Time, sum *look) {
+	t := h.turn()
+	defer t.end()
+	buckets := *h.buckets.Load()
+	for p := part; p < len(buckets); p += slices {
+		for _, s := range buckets[p].snapshot(t) {
+			s.mu.Lock()
+			if s.enter(t) {
+				s.core.Tick(t.now)
+				if s.core.Primary() == 0 {
+					sum.waiting++
+				}
+				s.leave(t)
+			}
+			s.conn.Check(t.now, since, h.cfg.Limits)
+			sum.queued += int64(s.conn.Queued())
+			s.mu.Unlock()
+		}
+		t.flushWhenFull()
+	}
+}
+
+// pollAll polls the pending sessions of all partitions.
+func (h *Hub) pollAll() {
+	if h.pending.Load() == 0 {
+		return
+	}
+	t := h.turn()
+	defer t.end()
+	for _, b := range *h.buckets.Load() {
+		h.poll(t, b)
+	}
+}
+
+func (h *Hub) poll(t *turn, b *bucket) {
+	for _, s := range b.snapshotPending(t) {
+		s.mu.Lock()
+		if s.enter(t) {
+			s.core.Poll(t.now)
+			s.leave(t)
+		}
+		s.mu.Unlock()
+	}
+}
+
+// sessions lists all sessions.
+func (h *Hub) sessions() []*Session {
+	var all []*Session
+	for _, b := range *h.buckets.Load() {
+		b.mu.Lock()
+		all = append(all, b.sessions...)
+		b.mu.Unlock()
+	}
+	return all
+}
+
+// Drain ends all sessions in an orderly way: no new ones, then goaway and a close for each, in random order, paced
+// over the time there is, so that the other routers are not stormed. It returns when all have gone, or time is up and
+// the rest was cut off.
+func (h *Hub) Drain(ctx context.Context, timeout time.Duration) {
+	h.refuse()
+	all := h.sessions()
+	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	end := time.Now().Add(timeout)
+	// Few clients need no long goodbye, and the last ones need time to answer.
+	const slowest = 10 * time.Millisecond
+	step := slowest
+	if n := len(all); n > 0 {
+		step = min(slowest, timeout*3/4/time.Duration(n))
+	}
+	start := time.Now()
+	for i, s := range all {
+		due := start.Add(step * time.Duration(i))
+		if !pause(ctx, time.Until(due)+rand.N(step+1)) {
+			break
+		}
+		// They come one by one, so they may come back soon; the jitter is for those whose pace was too fast.
+		s.goAway(rand.N(time.Second))
+	}
+	for h.open.Load() > 0 && time.Now().Before(end) {
+		if !pause(ctx, pollEvery) {
+			break
+		}
+	}
+}
+
+// goAway says goodbye to a client.
+func (s *Session) goAway(retryAfter time.Duration) {
+	t := s.h.turn()
+	defer t.end()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.enter(t) {
+		return
+	}
+	s.core.GoAway(t.now, retryAfter)
+	s.conn.Close(closecode.GoingAway, "the router is stopping")
+	s.finish = true
+	s.leave(t)
+}
+
+// Cut ends all sessions at once, without a word, and waits for their goroutines.
+func (h *Hub) Cut() {
+	h.refuse()
+	for _, s := range h.sessions() {
+		s.conn.Abort(closecode.GoingAway)
+	}
+	h.strayMu.Lock()
+	h.cut = true
+	for c := range h.strays {
+		c.Abort(closecode.GoingAway)
+	}
+	h.strayMu.Unlock()
+	h.serve.Wait()
+	h.conns.Wait()
+}
+
+// refuse closes the registry: from now on Connect gives ErrClosing.
+func (h *Hub) refuse() {
+	h.change.Lock()
+	defer h.change.Unlock()
+	h.closing = true
+	for _, b := range *h.buckets.Load() {
+		b.close()
+	}
+}
+
+// Go runs a client's goroutine, which Cut waits for.
+func (h *Hub) Go(f func()) { h.serve.Go(f) }
+
+// Stray notes a connection that is no session (yet), so that Cut ends it, until done is called.
+func (h *Hub) Stray(c *clientconn.Conn) (done func()) {
+	h.strayMu.Lock()
+	defer h.strayMu.Unlock()
+	h.strays[c] = struct{}{}
+	if h.cut {
+		c.Abort(closecode.GoingAway)
+	}
+	return func() {
+		h.strayMu.Lock()
+		defer h.strayMu.Unlock()
+		delete(h.strays, c)
+	}
+}
+
+// pause waits; false when ctx ended.
+func pause(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,413 @@
+package hub
+
+import (
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"github.com/pointsmanhq/pointsman/proto/clientmsg"
+	"github.com/pointsmanhq/pointsman/proto/closecode"
+	"github.com/pointsmanhq/pointsman/proto/cursor"
+	"github.com/pointsmanhq/pointsman/proto/link"
+
+	"github.com/pointsmanhq/pointsman/router/internal/clientconn"
+	"github.com/pointsmanhq/pointsman/router/internal/session"
+)
+
+// Wish is what a client asks for, checked as far as it can be without the table.
+type Wish struct {
+	Key    []byte
+	Raw    bool           // pointsman.raw.v1
+	Cursor *cursor.Cursor // nil: begin at Start
+	Start  link.Start
+}
+
+// Session is one client: a core, the socket it speaks to, and the lock that makes them one. It implements
+// session.Output and clientconn.Owner.
+type Session struct {
+	// Static after construction.
+	h       *Hub
+	conn    *clientconn.Conn
+	key     []byte
+	keyHash uint64
+	raw     bool
+
+	place        int // guarded by the bucket's mu
+	pendingPlace int // guarded by the bucket's mu
+
+	mu       sync.Mutex
+	core     *session.Core  // guarded by mu
+	t        *turn          // guarded by mu; whose visit this is, nil between visits
+	bucket   *bucket        // guarded by mu
+	part     int32          // guarded by mu; the bucket's partition
+	topicID  [16]byte       // guarded by mu
+	target   session.LinkID // guarded by mu; the last route it was told
+	lost     session.LinkID // guarded by mu; a link that went down while a stream was attached to it
+	unpaid   int64          // guarded by mu; cost of records that were accepted and need no bytes
+	brokenAt int64          // guarded by mu; Unix nanoseconds since when no stream serves it, 0 while one does
+	dirty    bool           // guarded by mu; some turn will flush it
+	full     bool           // guarded by mu; so much is queued that it should be flushed within the batch
+	pending  bool           // guarded by mu
+	finish   bool           // guarded by mu; the core is to be ended when this visit is over
+	over     bool           // guarded by mu; the core is ended, events are dropped
+}
+
+// resolve makes a wish concrete with the table in force.
+func (v *view) resolve(w Wish) (session.Open, error) {
+	if v.fit != nil {
+		return session.Open{}, v.fit
+	}
+	o := session.Open{
+		Key: w.Key, Partition: v.partitioner.Partition(w.Key, v.Partitions()), Start: w.Start, TopicID: v.TopicID,
+	}
+	if w.Cursor == nil {
+		return o, nil
+	}
+	feed, ok := w.Cursor.For(w.Key)
+	if !ok {
+		return session.Open{}, ErrNoCursor
+	}
+	earliest := link.Start{Kind: link.StartEarliest}
+	if w.Cursor.TopicID != v.TopicID {
+		o.Start, o.Recreated = earliest, true
+		return o, nil
+	}
+	for _, p := range feed.Positions {
+		if p.Partition == o.Partition {
+			o.Start, o.Resumed = link.Start{Kind: link.StartCursor, Value: p.Next}, true
+			return o, nil
+		}
+	}
+	// The key lives in a partition that the cursor has not seen: nothing of it was delivered from there.
+	o.Start = earliest
+	return o, nil
+}
+
+// Check tells whether a wish could be granted now, without granting it.
+func (h *Hub) Check(w Wish) error {
+	_, err := h.view.Load().resolve(w)
+	return err
+}
+
+// Partition is where a key lives now; false before the topic is known.
+func (h *Hub) Partition(key []byte) (int32, bool) {
+	v := h.view.Load()
+	if v.fit != nil {
+		return 0, false
+	}
+	return v.partitioner.Partition(key, v.Partitions()), true
+}
+
+// Connect begins a session on a connection. Until Serve is called nothing that the client sends is seen.
+func (h *Hub) Connect(conn *clientconn.Conn, w Wish) (*Session, error) {
+	s := &Session{h: h, conn: conn, key: w.Key, keyHash: cursor.Hash(w.Key), raw: w.Raw}
+	conn.SetOwner(s)
+	t := h.turn()
+	defer t.end()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v := h.view.Load()
+	o, err := v.resolve(w)
+	if err != nil {
+		return nil, err
+	}
+	s.topicID, s.part, s.bucket = o.TopicID, o.Partition, h.bucket(o.Partition)
+	s.core = session.New(&h.cfg.Session, s, o)
+	// Whoever changes the table after this finds the session in its bucket and waits for its lock; so the view
+	// taken after this is the newest that the session is not told of.
+	if !s.bucket.add(s) {
+		s.over = true
+		return nil, ErrClosing
+	}
+	h.open.Add(1)
+	h.cfg.Metrics.Connects.Inc()
+	s.enter(t)
+	if v = h.view.Load(); v.TopicID != s.topicID {
+		s.recreate(t, v)
+	} else {
+		s.route(t, v, "")
+	}
+	s.leave(t)
+	return s, nil
+}
+
+// Serve reads what the client sends until its connection ends, and ends the session. message handles a text message.
+func (s *Session) Serve(message func(s *Session, text []byte)) {
+	s.conn.Serve(func(text []byte) { message(s, text) })
+	s.end()
+}
+
+// Conn is the session's connection.
+func (s *Session) Conn() *clientconn.Conn { return s.conn }
+
+func (s *Session) end() {
+	t := s.h.turn()
+	defer t.end()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.enter(t) {
+		s.finish = true
+		s.leave(t)
+	}
+	s.bucket.remove(s)
+	s.h.open.Add(-1)
+	s.h.cfg.Metrics.Close(s.conn.Code())
+}
+
+// enter begins a visit; false when the session has ended. The caller holds mu.
+func (s *Session) enter(t *turn) bool {
+	if s.over {
+		return false
+	}
+	s.t = t
+	return true
+}
+
+// leave ends a visit: a link that went down while the core attached to it is reported now, and a core whose client was
+// told to go is ended.
+func (s *Session) leave(t *turn) {
+	if s.finish {
+		s.core.Close()
+		s.lost, s.over = 0, true
+	}
+	for s.lost != 0 {
+		l := s.lost
+		s.lost = 0
+		s.linkDown(t, l, s.h.view.Load())
+	}
+	s.t = nil
+}
+
+// route tells the core where the table sends it. An empty cause is a session's first route.
+func (s *Session) route(t *turn, v *view, cause string) {
+	target := v.Route(s.part)
+	if target != s.target && cause != "" && target != 0 {
+		s.h.cfg.Metrics.Handovers.WithLabelValues(cause).Inc()
+	}
+	s.target = target
+	s.core.Route(t.now, target)
+}
+
+// linkDown tells the core that a link is gone, and routes it anew.
+func (s *Session) linkDown(t *turn, l session.LinkID, v *view) {
+	served := s.core.Primary() == l
+	s.core.LinkDown(t.now, l)
+	if served && s.core.Primary() == 0 && s.brokenAt == 0 {
+		s.brokenAt = t.now.UnixNano()
+	}
+	s.route(t, v, "link_down")
+}
+
+// healed notes that a stream serves the session again.
+func (s *Session) healed(t *turn) {
+	if s.brokenAt != 0 {
+		s.h.cfg.Metrics.Pause.Observe(float64(t.now.UnixNano()-s.brokenAt) / 1e9)
+		s.brokenAt = 0
+	}
+}
+
+// recreate moves the session to the table's new topic.
+func (s *Session) recreate(t *turn, v *view) {
+	if v.fit != nil || s.topicID == v.TopicID {
+		return
+	}
+	p := v.partitioner.Partition(s.key, v.Partitions())
+	if b := s.h.bucket(p); b != s.bucket {
+		if s.pending {
+			s.bucket.setPending(s, false)
+			b.setPending(s, true)
+		}
+		s.bucket.remove(s)
+		b.addAlways(s)
+		s.bucket = b
+	}
+	s.topicID, s.part = v.TopicID, p
+	s.target = v.Route(p)
+	s.core.Recreate(t.now, v.TopicID, p)
+	s.core.Route(t.now, s.target)
+}
+
+// flush makes one attempt to write what is queued and tells the core what has left.
+func (s *Session) flush(t *turn) {
+	s.full = false
+	left := s.conn.Flush() + s.unpaid
+	s.unpaid = 0
+	if left > 0 {
+		s.core.Written(t.now, left)
+	}
+}
+
+// Drained implements clientconn.Owner: the writer goroutine made progress.
+func (s *Session) Drained() {
+	t := s.h.turn()
+	defer t.end()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if left := s.conn.Collect(); left > 0 && s.enter(t) {
+		s.core.Written(t.now, left)
+		s.leave(t)
+	}
+}
+
+// touch puts the session on the turn's list of those to flush.
+func (s *Session) touch() {
+	if !s.dirty {
+		s.dirty = true
+		s.t.dirty = append(s.t.dirty, s)
+	}
+}
+
+// say queues a control message that build appends. Raw clients get none.
+func (s *Session) say(build func(dst []byte) []byte) {
+	if s.raw {
+		return
+	}
+	t := s.t
+	t.scratch = build(clientconn.Reserve(t.scratch[:0]))
+	s.conn.Queue(clientconn.Seal(t.scratch, 0, clientconn.Text), 0)
+	s.touch()
+}
+
+// Attach implements session.Output.
+func (s *Session) Attach(l session.LinkID, f link.Attach) uint64 {
+	ln := s.h.lane(l)
+	if ln == nil {
+		s.lost = l
+		return 0
+	}
+	n, ok := ln.streams.Add(s, f.Partition)
+	if !ok {
+		s.lost = l
+		return 0
+	}
+	f.Stream = n
+	ln.link.SendAttach(&f)
+	return n
+}
+
+// Detach implements session.Output.
+func (s *Session) Detach(l session.LinkID, stream uint64) {
+	if ln := s.h.lane(l); ln != nil && ln.streams.Remove(stream) {
+		ln.link.SendDetach(link.Detach{Stream: stream})
+	}
+}
+
+// Credit implements session.Output.
+func (s *Session) Credit(l session.LinkID, stream uint64, bytes int64) {
+	if ln := s.h.lane(l); ln != nil {
+		ln.link.SendCredit(link.Credit{Stream: stream, Bytes: bytes})
+	}
+}
+
+// Covered implements session.Output.
+func (s *Session) Covered(l session.LinkID, stream uint64) (int64, bool) {
+	if ln := s.h.lane(l); ln != nil {
+		return ln.streams.Covered(stream)
+	}
+	return 0, false
+}
+
+// Hello implements session.Output.
+func (s *Session) Hello(h session.Hello) {
+	c := s.t.cursorOf(s, h.Partition, h.Next)
+	s.say(func(dst []byte) []byte {
+		return clientmsg.AppendHello(dst, c, s.key, h.Resumed, s.h.cfg.Session.Heartbeat)
+	})
+}
+
+// Record implements session.Output.
+func (s *Session) Record(r *link.Record) {
+	t := s.t
+	cost := r.Cost()
+	var frame []byte
+	switch {
+	case !s.raw:
+		frame = t.jsonFrame(s, r)
+	case r.Tombstone:
+		s.unpaid += cost
+		s.touch()
+		return
+	default:
+		frame = t.rawFrame(r)
+	}
+	s.full = s.conn.Queue(frame, cost) >= flushAt
+	s.touch()
+	t.records++
+	t.bytes += uint64(len(frame))
+	if r.Timestamp > 0 {
+		t.latency.Observe(time.Duration(t.nowMillis-r.Timestamp)*time.Millisecond, 1)
+	}
+	if s.h.cfg.Faults.breakSocket() {
+		s.conn.Abort(closeBroken)
+	}
+}
+
+// closeBroken is how metrics call a socket that ended without a close frame.
+const closeBroken = 1006
+
+// rawFrame is the value alone as a whole frame.
+func (t *turn) rawFrame(r *link.Record) []byte {
+	if t.frameIs == rawFrame {
+		return t.frame
+	}
+	op := clientconn.Binary
+	if utf8.Valid(r.Value) {
+		op = clientconn.Text
+	}
+	t.record = append(clientconn.Reserve(t.record[:0]), r.Value...)
+	t.frame = clientconn.Seal(t.record, 0, op)
+	t.frameIs = rawFrame
+	return t.frame
+}
+
+// Checkpoint implements session.Output.
+func (s *Session) Checkpoint(partition int32, next int64) {
+	c := s.t.cursorOf(s, partition, next)
+	s.say(func(dst []byte) []byte { return clientmsg.AppendCheckpoint(dst, c) })
+}
+
+// Gap implements session.Output. Raw clients have no message for it and are closed instead of skipping.
+func (s *Session) Gap(g session.Gap) {
+	s.h.cfg.Metrics.Gaps.WithLabelValues(g.Reason.String()).Inc()
+	if s.raw {
+		s.conn.Close(closecode.RawGap, "records can no longer be delivered: "+g.Reason.String())
+		s.finish = true
+		return
+	}
+	c := s.t.cursorOf(s, g.Partition, g.Next)
+	s.say(func(dst []byte) []byte {
+		from := g.From
+		if from == g.Next {
+			from = -1
+		}
+		return clientmsg.AppendGap(dst, c, g.Partition, from, g.Next, g.Reason)
+	})
+}
+
+// Waiting implements session.Output.
+func (s *Session) Waiting() { s.say(clientmsg.AppendWaiting) }
+
+// GoAway implements session.Output.
+func (s *Session) GoAway(partition int32, next int64, retryAfter time.Duration) {
+	c := s.t.cursorOf(s, partition, next)
+	s.say(func(dst []byte) []byte { return clientmsg.AppendGoAway(dst, c, retryAfter) })
+}
+
+// Handover implements session.Output.
+func (s *Session) Handover(pending bool) {
+	if pending == s.pending {
+		return
+	}
+	s.pending = pending
+	s.bucket.setPending(s, pending)
+	if !pending {
+		s.h.pending.Add(-1)
+		return
+	}
+	if s.h.pending.Add(1) == 1 {
+		select {
+		case s.h.poke <- struct{}{}:
+		default:
+		}
+	}
+}

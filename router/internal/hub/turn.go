@@ -1,0 +1,128 @@
+package hub
+
+import (
+	"time"
+
+	"github.com/pointsmanhq/pointsman/proto/clientmsg"
+	"github.com/pointsmanhq/pointsman/proto/cursor"
+	"github.com/pointsmanhq/pointsman/proto/link"
+	"github.com/pointsmanhq/pointsman/router/internal/clientconn"
+	"github.com/pointsmanhq/pointsman/router/internal/metrics"
+)
+
+const (
+	// flushAt is how much may be queued for one client before it is flushed within a batch.
+	flushAt = 32 << 10
+	// maxDirty is how many sessions may wait for the end of a batch: their outboxes are memory.
+	maxDirty = 4096
+	// keepScratch is the largest scratch buffer that is kept between batches.
+	keepScratch = 1 << 20
+)
+
+// turn is one goroutine's visit to sessions: its clock, its scratch space, and the sessions that got something to
+// send, each of which is flushed once at the end. A session refers to it only while its lock is held.
+type turn struct {
+	h         *Hub
+	now       time.Time
+	nowMillis int64
+	dirty     []*Session
+	visit     []*Session
+
+	scratch []byte // of control messages
+	cursor  []byte
+
+	// The frame of the record at hand, built once for all the sessions that want it: a record has one key, so
+	// they have the same cursor.
+	record  []byte
+	frame   []byte
+	frameOf uint64 // the key hash that frame is for
+	frameIs frameKind
+
+	records    uint64
+	bytes      uint64
+	duplicates uint64
+	latency    metrics.Sample
+}
+
+type frameKind uint8
+
+const (
+	noFrame frameKind = iota
+	jsonFrame
+	rawFrame
+)
+
+// turn takes a turn for the caller; end gives it back.
+func (h *Hub) turn() *turn {
+	t, ok := h.turns.Get().(*turn)
+	if !ok {
+		t = &turn{h: h, cursor: make([]byte, 0, cursor.SingleRoom)}
+	}
+	t.now = time.Now()
+	t.nowMillis = t.now.UnixMilli()
+	return t
+}
+
+// end flushes the visited sessions and gives the turn back.
+func (t *turn) end() {
+	t.flush()
+	clear(t.visit)
+	t.h.turns.Put(t)
+}
+
+// flush writes out what the visited sessions have queued, one attempt each, and adds up what was counted.
+func (t *turn) flush() {
+	for i, s := range t.dirty {
+		s.mu.Lock()
+		s.dirty = false
+		if s.enter(t) {
+			s.flush(t)
+			s.leave(t)
+		}
+		s.mu.Unlock()
+		t.dirty[i] = nil
+	}
+	t.dirty = t.dirty[:0]
+	if t.records > 0 {
+		t.h.cfg.Metrics.Records.Add(t.records)
+		t.h.cfg.Metrics.Bytes.Add(t.bytes)
+		t.records, t.bytes = 0, 0
+	}
+	if t.duplicates > 0 {
+		t.h.cfg.Metrics.Duplicates.Add(t.duplicates)
+		t.duplicates = 0
+	}
+	t.h.cfg.Metrics.Latency.Add(&t.latency)
+	t.frameIs = noFrame
+	if cap(t.record) > keepScratch {
+		t.record = nil
+	}
+}
+
+func (t *turn) flushWhenFull() {
+	if len(t.dirty) >= maxDirty {
+		t.flush()
+	}
+}
+
+// forget drops the frame of the record before.
+func (t *turn) forget() { t.frameIs = noFrame }
+
+// cursorOf is the text of a session's cursor; valid until the next call.
+func (t *turn) cursorOf(s *Session, partition int32, next int64) []byte {
+	t.cursor = cursor.AppendSingle(t.cursor[:0], s.topicID, s.keyHash, partition, next, 0)
+	return t.cursor
+}
+
+// jsonFrame is the record's message as a whole frame.
+func (t *turn) jsonFrame(s *Session, r *link.Record) []byte {
+	if t.frameIs == jsonFrame && t.frameOf == s.keyHash {
+		return t.frame
+	}
+	c := t.cursorOf(s, r.Partition, r.Offset+1)
+	t.record = clientconn.Reserve(t.record[:0])
+	t.record = clientmsg.AppendRecord(t.record, c, r.Partition, r.Offset, r.Timestamp, r.Headers, r.Value, r.Tombstone, nil)
+	t.frame = clientconn.Seal(t.record, 0, clientconn.Text)
+	t.frameIs, t.frameOf = jsonFrame, s.keyHash
+	return t.frame
+}

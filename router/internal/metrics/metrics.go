@@ -1,0 +1,189 @@
+// Package metrics names what a router counts. Counters that change with every record are plain atomics, added to
+// once per link message; Prometheus reads them when it asks.
+package metrics
+
+import (
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+const namespace = "pointsman_router"
+
+// Gauges are read from the router when Prometheus asks.
+type Gauges struct {
+	Sessions      func() float64
+	Waiting       func() float64
+	Pending       func() float64
+	Queued        func() float64
+	LinksUp       func() float64
+	Streams       func() float64
+	TableRevision func() float64
+	TableAge      func() float64
+	EtcdAway      func() float64
+	LinkDials     func() float64
+	LinkFailures  func() float64
+}
+
+// Set is all metrics of one router.
+type Set struct {
+	Records    atomic.Uint64 // handed to clients
+	Bytes      atomic.Uint64 // of WebSocket frames with records
+	Frames     atomic.Uint64 // record frames received from nodes
+	Messages   atomic.Uint64 // link messages received
+	LinkBytes  atomic.Uint64 // of those messages
+	Duplicates atomic.Uint64 // records dropped because the client has them
+	Latency    Latency
+
+	Connects  prometheus.Counter
+	Refused   *prometheus.CounterVec // status
+	Closes    *prometheus.CounterVec // code
+	Handovers *prometheus.CounterVec // cause
+	Gaps      *prometheus.CounterVec // reason
+	LinkDowns *prometheus.CounterVec // reason
+	Pause     prometheus.Histogram
+	Moves     prometheus.Histogram
+	Tables    prometheus.Counter
+	BadTables prometheus.Counter
+}
+
+// Close counts a client's end by its code.
+func (s *Set) Close(code int) { s.Closes.WithLabelValues(strconv.Itoa(code)).Inc() }
+
+// New builds the metrics and registers them.
+func New(r prometheus.Registerer, g Gauges) *Set {
+	s := &Set{
+		Connects:  counter("client_connects_total", "Clients whose WebSocket was accepted."),
+		Refused:   counters("client_refused_total", "Requests refused before the upgrade, by HTTP status.", "status"),
+		Closes:    counters("client_closes_total", "Client sockets that ended, by close code; 1006 is an end without one.", "code"),
+		Handovers: counters("handovers_total", "Sessions moved to another link, by cause: claim, link_down, link_up.", "cause"),
+		Gaps:      counters("gaps_total", "Gaps told to clients, by reason.", "reason"),
+		LinkDowns: counters("link_downs_total", "Links to nodes that ended, by reason.", "reason"),
+		Tables:    counter("tables_total", "Tables put in force."),
+		BadTables: counter("bad_tables_total", "Pictures of etcd that no table could be built from."),
+		Pause: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: namespace, Name: "handover_pause_seconds",
+			Help:    "How long sessions had no serving stream after their link went down.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+		}),
+		Moves: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: namespace, Name: "route_change_seconds",
+			Help:    "How long it took to tell all concerned sessions of a change of the table.",
+			Buckets: []float64{.0001, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1},
+		}),
+	}
+	r.MustRegister(s.Connects, s.Refused, s.Closes, s.Handovers, s.Gaps, s.LinkDowns, s.Pause, s.Moves, s.Tables, s.BadTables)
+	for _, c := range []struct {
+		name, help string
+		of         *atomic.Uint64
+	}{
+		{"records_delivered_total", "Records handed to clients' sockets.", &s.Records},
+		{"delivered_bytes_total", "Bytes of WebSocket frames that carried records.", &s.Bytes},
+		{"link_records_total", "Record frames received from nodes; one may be for many clients.", &s.Frames},
+		{"link_messages_total", "Messages received from nodes.", &s.Messages},
+		{"link_bytes_total", "Bytes of messages received from nodes.", &s.LinkBytes},
+		{"duplicates_dropped_total", "Records from nodes that the client had already.", &s.Duplicates},
+	} {
+		r.MustRegister(prometheus.NewCounterFunc(
+			prometheus.CounterOpts{Namespace: namespace, Name: c.name, Help: c.help},
+			func() float64 { return float64(c.of.Load()) }))
+	}
+	for _, c := range []struct {
+		name, help string
+		of         func() float64
+	}{
+		{"link_dials_total", "Attempts to link a node.", g.LinkDials},
+		{"link_failures_total", "Attempts to link a node that failed.", g.LinkFailures},
+	} {
+		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: namespace, Name: c.name, Help: c.help}, c.of))
+	}
+	for _, c := range []struct {
+		name, help string
+		of         func() float64
+	}{
+		{"sessions", "Clients connected.", g.Sessions},
+		{"sessions_waiting", "Clients without a serving stream, at the last look (about a second ago).", g.Waiting},
+		{"handovers_pending", "Sessions with a handover under way.", g.Pending},
+		{"outbox_bytes", "Bytes that wait for clients' sockets, at the last look.", g.Queued},
+		{"links_up", "Nodes linked.", g.LinksUp},
+		{"streams", "Streams on all links.", g.Streams},
+		{"table_revision", "etcd revision of the table in force.", g.TableRevision},
+		{"table_age_seconds", "Time since etcd said what the table in force is built from.", g.TableAge},
+		{"etcd_away_seconds", "How long etcd has not answered; 0 while it does.", g.EtcdAway},
+	} {
+		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: namespace, Name: c.name, Help: c.help}, c.of))
+	}
+	r.MustRegister(&s.Latency)
+	return s
+}
+
+func counter(name, help string) prometheus.Counter {
+	return prometheus.NewCounter(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help})
+}
+
+func counters(name, help, label string) *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}, []string{label})
+}
+
+// bounds are the latency buckets in milliseconds. Kafka's timestamps are milliseconds, so finer ones would lie.
+var bounds = [...]int64{1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 75, 100, 150, 200, 300, 500, 750, 1000, 2000, 5000, 10000, 60000}
+
+// Latency is a histogram of the time from a record's timestamp to the client's outbox. It is fed with whole Samples,
+// so that a record costs no atomic operation.
+type Latency struct {
+	buckets [len(bounds) + 1]atomic.Uint64
+	sum     atomic.Uint64 // milliseconds
+}
+
+// Sample is what one link reader has seen and not yet added.
+type Sample struct {
+	buckets [len(bounds) + 1]uint32
+	sum     uint64
+	used    bool
+}
+
+// Observe notes n deliveries. A negative latency (clocks differ) counts as none.
+func (s *Sample) Observe(d time.Duration, n int) {
+	ms := max(0, d.Milliseconds())
+	i := 0
+	for i < len(bounds) && ms > bounds[i] {
+		i++
+	}
+	s.buckets[i] += uint32(n)
+	s.sum += uint64(ms) * uint64(n)
+	s.used = true
+}
+
+// Add adds a sample and empties it.
+func (l *Latency) Add(s *Sample) {
+	if !s.used {
+		return
+	}
+	for i, n := range s.buckets {
+		if n > 0 {
+			l.buckets[i].Add(uint64(n))
+		}
+	}
+	l.sum.Add(s.sum)
+	*s = Sample{}
+}
+
+var latencyDesc = prometheus.NewDesc(namespace+"_delivery_latency_seconds",
+	"Time from a record's timestamp to the client's outbox.", nil, nil)
+
+// Describe implements prometheus.Collector.
+func (l *Latency) Describe(ch chan<- *prometheus.Desc) { ch <- latencyDesc }
+
+// Collect implements prometheus.Collector.
+func (l *Latency) Collect(ch chan<- prometheus.Metric) {
+	counts := make(map[float64]uint64, len(bounds))
+	var total uint64
+	for i, b := range bounds {
+		total += l.buckets[i].Load()
+		counts[float64(b)/1000] = total
+	}
+	total += l.buckets[len(bounds)].Load()
+	ch <- prometheus.MustNewConstHistogram(latencyDesc, total, float64(l.sum.Load())/1000, counts)
+}

@@ -1,0 +1,112 @@
+package router
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/pointsmanhq/pointsman/router/internal/edge"
+	"github.com/pointsmanhq/pointsman/router/internal/hub"
+	"github.com/pointsmanhq/pointsman/router/internal/metrics"
+)
+
+// operate gives the admin server its checks, dumps and the JSON API.
+func (r *Router) operate() {
+	r.admin.Ready("router", r.Unready)
+	r.admin.Vars("table", func() any { return r.hub.Dump() })
+	r.admin.Vars("nodes", func() any { return r.hub.Nodes(r.pool.State) })
+	r.admin.Vars("consistency", func() any { return r.hub.Consistency() })
+	r.admin.Vars("etcd", func() any {
+		err, since := r.etcd.Health()
+		dump := map[string]any{"stats": r.etcd.Stats()}
+		if err != nil {
+			dump["error"], dump["since"] = err.Error(), since
+		}
+		return dump
+	})
+	r.admin.Vars("router", func() any {
+		return map[string]any{
+			"id": r.cfg.ID, "topic": r.cfg.Topic, "addr": r.Addr(), "version": r.cfg.Version,
+			"sessions": r.hub.Sessions(), "waiting": r.hub.Waiting(), "handovers_pending": r.hub.Pending(),
+			"draining": r.draining.Load(),
+		}
+	})
+	r.admin.HandleFunc("GET /api/v1/assignments", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, http.StatusOK, r.hub.Assignments())
+	})
+	r.admin.HandleFunc("GET /api/v1/nodes", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, http.StatusOK, r.hub.Nodes(r.pool.State))
+	})
+	r.admin.HandleFunc("GET /api/v1/where", r.where)
+}
+
+// Where is the answer of /api/v1/where: who serves a key, and by which reckoning.
+type Where struct {
+	Key         string `json:"key"`
+	Partitions  int32  `json:"partitions"`
+	Partitioner string `json:"partitioner"`
+	hub.Assignment
+}
+
+func (r *Router) where(w http.ResponseWriter, req *http.Request) {
+	who, err := edge.AuthNone{}.Authenticate(req, req.URL.Query())
+	if err != nil {
+		refusal := new(edge.Refusal)
+		if errors.As(err, &refusal) {
+			answer(w, refusal.Status, map[string]string{"error": refusal.Reason})
+			return
+		}
+		answer(w, http.StatusInternalServerError, map[string]string{"error": err.Error()})
+		return
+	}
+	p, ok := r.hub.Partition(who.Key)
+	if !ok {
+		answer(w, http.StatusServiceUnavailable, map[string]string{"error": r.hub.Fit().Error()})
+		return
+	}
+	topic := r.hub.Table().Topic
+	a, _ := r.hub.Assignment(p)
+	answer(w, http.StatusOK, Where{Key: string(who.Key), Partitions: topic.Partitions, Partitioner: topic.Partitioner, Assignment: a})
+}
+
+func answer(w http.ResponseWriter, status int, v any) {
+	body, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(body, '\n')) // whoever does not read the answer does not get it
+}
+
+// gauges are what the metrics read when they are asked; none is called before New is over.
+func (r *Router) gauges() metrics.Gauges {
+	return metrics.Gauges{
+		Sessions:      func() float64 { return float64(r.hub.Sessions()) },
+		Waiting:       func() float64 { return float64(r.hub.Waiting()) },
+		Pending:       func() float64 { return float64(r.hub.Pending()) },
+		Queued:        func() float64 { return float64(r.hub.Queued()) },
+		LinksUp:       func() float64 { return float64(r.hub.LinksUp()) },
+		Streams:       func() float64 { return float64(r.hub.Streams()) },
+		TableRevision: func() float64 { return float64(r.hub.Table().Revision) },
+		TableAge: func() float64 {
+			at := r.hub.Table().At
+			if at.IsZero() {
+				return 0
+			}
+			return time.Since(at).Seconds()
+		},
+		EtcdAway: func() float64 {
+			err, since := r.etcd.Health()
+			if err == nil || since.IsZero() {
+				return 0
+			}
+			return time.Since(since).Seconds()
+		},
+		LinkDials:    func() float64 { return float64(r.pool.Stats().Dials) },
+		LinkFailures: func() float64 { return float64(r.pool.Stats().Failures) },
+	}
+}
