@@ -32,14 +32,14 @@ type Config struct {
 	Origins []string    // patterns of foreign origins that browsers may come from
 	Admin   string      // for operators; empty: no admin server
 
-	Heartbeat     time.Duration // default 15 s: the longest that a client hears nothing
-	Window        int64         // bytes that one client may have queued and under way; default 128 KiB
-	ClientPing    time.Duration // default 20 s: silence after which a client is asked for a sign of life
-	ClientTimeout time.Duration // default 60 s: silence after which it is given up
-	StallTimeout  time.Duration // default 5 min: how long a client's socket may take no bytes at all
-	ResumeTimeout time.Duration // default 10 s: how long the message of ?resume=message may take
-	AcceptTimeout time.Duration // default 10 s: how long a request's head may take
-	DrainTimeout  time.Duration // default 30 s
+	Heartbeat          time.Duration // default 15 s: the longest that a client hears nothing
+	ClientWindow       int64         // bytes that one client may have queued and under way; default 128 KiB
+	ClientPing         time.Duration // default 20 s: silence after which a client is asked for a sign of life
+	ClientTimeout      time.Duration // default 60 s: silence after which it is given up
+	ClientStallTimeout time.Duration // default 5 min: how long a client's socket may take no bytes at all
+	ResumeTimeout      time.Duration // default 10 s: how long the message of ?resume=message may take
+	AcceptTimeout      time.Duration // default 10 s: how long a request's head may take
+	DrainTimeout       time.Duration // default 30 s
 
 	LinkToken       string // shown to nodes
 	LinkTLS         *tls.Config
@@ -84,13 +84,13 @@ func (c *Config) defaults() error {
 	if len(c.Etcd) == 0 {
 		c.Etcd = []string{"127.0.0.1:2379"}
 	}
-	if c.Window <= 0 {
-		c.Window = 128 << 10
+	if c.ClientWindow <= 0 {
+		c.ClientWindow = 128 << 10
 	}
 	wait(&c.Heartbeat, 15*time.Second)
 	wait(&c.ClientPing, 20*time.Second)
 	wait(&c.ClientTimeout, time.Minute)
-	wait(&c.StallTimeout, 5*time.Minute)
+	wait(&c.ClientStallTimeout, 5*time.Minute)
 	wait(&c.ResumeTimeout, 10*time.Second)
 	wait(&c.AcceptTimeout, 10*time.Second)
 	wait(&c.DrainTimeout, 30*time.Second)

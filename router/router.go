@@ -108,8 +108,8 @@ func New(cfg Config, deps Deps) (*Router, error) {
 	r.metrics = metrics.New(registerer, r.gauges())
 	r.hub = hub.New(hub.Config{
 		Topic:     cfg.Topic,
-		Session:   session.Config{Window: cfg.Window, Heartbeat: cfg.Heartbeat},
-		Limits:    clientconn.Limits{Ping: cfg.ClientPing, Dead: cfg.ClientTimeout, Stall: cfg.StallTimeout},
+		Session:   session.Config{Window: cfg.ClientWindow, Heartbeat: cfg.Heartbeat},
+		Limits:    clientconn.Limits{Ping: cfg.ClientPing, Dead: cfg.ClientTimeout, Stall: cfg.ClientStallTimeout},
 		ReadLimit: clientmsg.MaxControl,
 		Logger:    log, Metrics: r.metrics, Faults: faults,
 	})

@@ -117,7 +117,7 @@ func (s *serve) config() (router.Config, error) {
 		ID: s.ID, Topic: s.Topic,
 		Etcd: s.Etcd, EtcdPrefix: s.EtcdPrefix, EtcdTLS: etcdTLS, EtcdUser: s.EtcdUser, EtcdPassword: etcdPassword,
 		Listen: s.Listen, TLS: clientsTLS, Auth: s.Auth, Origins: s.Origins, Admin: s.Admin,
-		Heartbeat: s.Heartbeat, Window: int64(s.Window), ClientPing: s.Ping, ClientTimeout: s.Timeout, StallTimeout: s.Stall,
+		Heartbeat: s.Heartbeat, ClientWindow: int64(s.Window), ClientPing: s.Ping, ClientTimeout: s.Timeout, ClientStallTimeout: s.Stall,
 		ResumeTimeout: s.ResumeTimeout, AcceptTimeout: s.AcceptTimeout, DrainTimeout: s.DrainTimeout,
 		LinkToken: token, LinkTLS: linkTLS, LinkPing: s.LinkPing, LinkTimeout: s.LinkTimeout, LinkRetry: s.LinkRetry,
 		Version: buildinfo.Read().Version, Fault: os.Getenv("POINTSMAN_FAULT"),
