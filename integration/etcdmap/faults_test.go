@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
+	"reflect"
 	"testing"
 	"time"
 
@@ -55,6 +57,16 @@ func (c *cluster) whole(t *testing.T) *etcdmap.Picture {
 	return c.view.until(t, "the whole map", isWhole)
 }
 
+// again waits until etcd holds everything, seen by a router that knew nothing before, and the old router sees it too.
+func (c *cluster) again(t *testing.T) *etcdmap.Picture {
+	t.Helper()
+	fresh := open(t, c.etcd).watch(t).until(t, "the whole map in etcd", isWhole)
+	c.view.until(t, "the map that is in etcd", func(p *etcdmap.Picture) bool {
+		return maps.Equal(p.Claims, fresh.Claims) && maps.Equal(p.Nodes, fresh.Nodes) && reflect.DeepEqual(p.Topic, fresh.Topic)
+	})
+	return fresh
+}
+
 func isWhole(p *etcdmap.Picture) bool {
 	if p.Topic == nil || len(p.Nodes) != 2 || len(p.Claims) != 8 {
 		return false
@@ -101,7 +113,7 @@ func TestOutageKeepsTheLastPicture(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.view.until(t, "the claim of the outage", owned(0, "a/a1 1.2"))
-	c.whole(t)
+	c.again(t)
 	c.router.waitForLog(t, saidBack)
 	c.nodes.waitForLog(t, saidBack)
 	if err, _ := c.router.Health(); err != nil {
@@ -177,7 +189,7 @@ func TestRevokedLeaseIsNoticedAndEverythingPublishedAgain(t *testing.T) {
 	})
 	c.view.until(t, "a is gone", func(p *etcdmap.Picture) bool { return len(p.Nodes) == 1 || isWhole(p) && p.Revision > 0 })
 	c.nodes.waitForLog(t, saidLost)
-	c.whole(t)
+	c.again(t)
 	if took := time.Since(begun); took > 5*time.Second {
 		t.Errorf("a lost lease took %v to mend", took)
 	}
@@ -213,8 +225,8 @@ func TestExpiredLeaseIsNoticedAndEverythingPublishedAgain(t *testing.T) {
 	}()
 	<-gone
 	c.etcd.Heal()
-	c.nodes.waitForLog(t, saidLost)
-	c.whole(t)
+	c.nodes.said.until(t, "both leases are missed", func() bool { return c.nodes.logged(saidLost) == 2 })
+	c.again(t)
 	if got := c.nodes.Stats().LeasesLost; got != 2 {
 		t.Errorf("%d leases lost, want 2", got)
 	}
@@ -242,7 +254,7 @@ func TestWipedEtcdIsFilledAgain(t *testing.T) {
 			}
 			c.router.waitForLog(t, saidWiped)
 			c.nodes.waitForLog(t, saidWiped)
-			p := c.whole(t)
+			p := c.again(t)
 			if p.Topic.Incarnation != 4 {
 				t.Errorf("the topic came back with incarnation %d, want 4", p.Topic.Incarnation)
 			}
@@ -279,9 +291,11 @@ func TestRestoredBackupIsBroughtUpToDate(t *testing.T) {
 	}
 	// The router may see the very same history again when the nodes are fast.
 	c.nodes.waitForLog(t, saidWiped)
-	p := c.view.until(t, "what it was before the restore", func(p *etcdmap.Picture) bool {
+	want := func(p *etcdmap.Picture) bool {
 		return owner(p, 0) == "b/b1 2.1" && p.Topic != nil && p.Topic.Incarnation == 2 && len(p.Nodes) == 2 && len(p.Claims) == 8
-	})
+	}
+	p := open(t, c.etcd).watch(t).until(t, "what it was before the restore, in etcd", want)
+	c.view.until(t, "what it was before the restore", want)
 	if p.Topic.Partitions != 16 {
 		t.Errorf("the topic has %d partitions again, want 16", p.Topic.Partitions)
 	}
@@ -294,8 +308,7 @@ func TestKeysDeletedByHandComeBack(t *testing.T) {
 		_, err := cl.Delete(ctx, "/pointsman/", clientv3.WithPrefix())
 		return err
 	})
-	c.view.until(t, "nothing", func(p *etcdmap.Picture) bool { return p.Topic == nil || len(p.Claims) < 8 })
-	c.whole(t)
+	c.again(t)
 	if got := c.nodes.Stats(); got.LeasesLost != 0 {
 		t.Errorf("%d leases lost, want none", got.LeasesLost)
 	}
