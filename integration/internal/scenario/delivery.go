@@ -1,0 +1,161 @@
+package scenario
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/pointsmanhq/pointsman/integration/internal/checker"
+	"github.com/pointsmanhq/pointsman/integration/internal/load"
+	"github.com/pointsmanhq/pointsman/integration/internal/stack"
+)
+
+// FirstRecord is one record from the topic to one client.
+func FirstRecord(t testing.TB) {
+	w := begin(t, stack.Options{Nodes: 1})
+	w.client(0, load.Options{Key: "alice"})
+	w.put("bob", `{"not":"for alice"}`)
+	w.put("alice", `{"hello":"world"}`)
+	if r := w.finish(); r.Received != 1 {
+		t.Errorf("received %d records, want 1", r.Received)
+	}
+}
+
+// NodeKilledMidStreamLosesNothing kills one of two nodes while a hundred clients receive.
+func NodeKilledMidStreamLosesNothing(t testing.TB) {
+	w := begin(t, stack.Options{})
+	clients := keys("client", 100)
+	w.connect(clients, load.Options{})
+	w.produce(clients, size(w, 200.0, 500.0), 128)
+	w.must(w.settled(30 * time.Second))
+	w.fault("SIGKILL", func() error { return w.KillNode(w.ctx, w.Nodes()[0].ID) })
+	r := w.finish()
+	// Kafka takes 6 s and more to notice; a stand-in does not wait for that.
+	if longest := r.Faults[0].Max; longest > 4*time.Second {
+		t.Errorf("longest pause %s: nobody stood in for the killed node", longest)
+	}
+}
+
+// JoinDrainKillFreeze does each of them once while records flow to clients of two routers.
+func JoinDrainKillFreeze(t testing.TB) {
+	w := begin(t, stack.Options{Routers: 2, Nodes: 3, Partitions: int32(size(rough(t), 16, 64))})
+	clients := keys("client", size(w, 100, 1000))
+	w.connect(clients, load.Options{})
+	rate := size(w, 200.0, 1000.0)
+	length := size(w, 12*time.Second, 60*time.Second)
+	begun := time.Now()
+	w.produce(clients, rate, 128)
+	w.must(w.settled(30 * time.Second))
+
+	w.at(begun, length*1/12)
+	w.fault("join", func() error { _, err := w.AddNode(w.ctx); return err })
+	w.at(begun, length*4/12)
+	w.fault("drain (SIGTERM)", func() error { return w.DrainNode(w.ctx, w.Nodes()[0].ID) })
+	w.at(begun, length*6/12)
+	w.fault("kill (SIGKILL)", func() error { return w.KillNode(w.ctx, w.Nodes()[0].ID) })
+	w.at(begun, length*9/12)
+	w.fault("freeze (SIGSTOP 5 s)", func() error { return stack.Freeze(w.ctx, w, w.Nodes()[0].ID, 5*time.Second) })
+	w.at(begun, length)
+	w.finish()
+}
+
+// rough is a world for asking size before a stack runs.
+func rough(t testing.TB) *world { return &world{Stack: kindOnly{kind: kindOf(t)}} }
+
+type kindOnly struct {
+	stack.Stack
+	kind stack.Kind
+}
+
+func (k kindOnly) Kind() stack.Kind { return k.kind }
+
+// SlowClient does not read for a while: it stays connected, nobody else notices, memory stays bounded, and it gets
+// everything when it reads again.
+func SlowClient(t testing.TB) {
+	w := begin(t, stack.Options{Routers: 1, Nodes: 2})
+	clients := keys("client", size(w, 50, 300))
+	w.connect(clients, load.Options{})
+	slow := w.client(0, load.Options{Key: "slow", ReadBuffer: 16 << 10})
+	w.produce(clients, size(w, 200.0, 600.0), 128)
+	// Some megabytes in all, above every socket buffer on the way and above the session's window.
+	fat := size(w, 200.0, 100.0)
+	w.produce([]string{"slow"}, fat, 8<<10)
+	w.must(w.settled(30 * time.Second))
+
+	calm := size(w, 3*time.Second, 10*time.Second)
+	deaf := size(w, 5*time.Second, 30*time.Second)
+	begun := time.Now()
+	w.at(begun, calm)
+	before := w.memory()
+	slow.StopReading()
+	w.at(begun, calm+deaf)
+	w.must(w.settled(30 * time.Second)) // the others
+	after := w.memory()
+	reading := time.Now()
+	if ended := slow.History().Sessions[0].Ended; ended != nil {
+		t.Errorf("the slow client was closed with %d %q", ended.Code, ended.Reason)
+	}
+	slow.ReadAgain()
+	w.finish()
+
+	others := w.fleet.Histories()
+	quiet := checker.Between(others, begun, begun.Add(calm))
+	during := checker.Between(others, begun.Add(calm), reading)
+	t.Logf("p99 of the others: %s before, %s while one client does not read", quiet.P99, during.P99)
+	if bound := max(quiet.P99*5/4, quiet.P99+5*time.Millisecond); w.real() && during.P99 > bound {
+		t.Errorf("p99 of the others rose from %s to %s, above %s", quiet.P99, during.P99, bound)
+	}
+	w.compareMemory(before, after)
+}
+
+// AllNodesDownSocketsStay kills every node: sockets stay, a newcomer is told to wait, and everything arrives when a
+// node is back.
+func AllNodesDownSocketsStay(t testing.TB) {
+	w := begin(t, stack.Options{Routers: 2, RouterFlags: []string{"--heartbeat=1s"}})
+	names := keys("client", 50)
+	w.connect(names, load.Options{})
+	w.produce(names, 200, 128)
+	w.must(w.settled(30 * time.Second))
+	newcomer := w.fleet.New(load.Options{Key: "newcomer"})
+	w.fault("all nodes down", func() error {
+		for _, n := range w.Nodes() {
+			if err := w.KillNode(w.ctx, n.ID); err != nil {
+				return err
+			}
+		}
+		if err := newcomer.Connect(w.ctx, w.target(0)); err != nil {
+			return err
+		}
+		// Everybody hears that it must wait, and a heartbeat's time after that still does.
+		for _, times := range []int{1, 2} {
+			if err := w.fleet.WaitFor(w.ctx, func(c *checker.Client) bool { return c.Sessions[0].Waiting >= times }); err != nil {
+				return err
+			}
+		}
+		w.produce([]string{"newcomer"}, 20, 64)
+		_, err := w.AddNode(w.ctx)
+		return err
+	})
+	w.finish()
+}
+
+// RouterStartsFirst: a router that starts before any node waits, says so, and heals by itself.
+func RouterStartsFirst(t testing.TB) {
+	w := begin(t, stack.Options{Nodes: -1})
+	status, body := w.get(w.Routers()[0].Admin + "/readyz")
+	t.Logf("/readyz before any node: %d %s", status, body)
+	if status == 200 {
+		t.Errorf("/readyz says that a router without nodes is ready: %s", body)
+	}
+	_, err := w.AddNode(w.ctx)
+	w.must(err)
+	w.eventually(30*time.Second, "the router is ready", func() error {
+		if status, body := w.get(w.Routers()[0].Admin + "/readyz"); status != 200 {
+			return errors.New(body)
+		}
+		return nil
+	})
+	w.client(0, load.Options{Key: "alice"})
+	w.put("alice", `{"n":1}`)
+	w.finish()
+}

@@ -1,0 +1,50 @@
+// Package integration holds the tests over whole clusters. Their bodies are in internal/scenario; POINTSMAN_STACK
+// says what they run on: by default everything in one process, with "real" the built programs over Apache Kafka
+// and etcd (make test-kafka).
+package integration
+
+import (
+	"testing"
+
+	"github.com/pointsmanhq/pointsman/integration/internal/scenario"
+)
+
+func TestFirstRecord(t *testing.T) { scenario.FirstRecord(t) }
+
+func TestNodeKilledMidStreamLosesNothing(t *testing.T) {
+	scenario.NodeKilledMidStreamLosesNothing(t)
+}
+
+func TestJoinDrainKillFreeze(t *testing.T) { scenario.JoinDrainKillFreeze(t) }
+
+func TestSlowClient(t *testing.T) { scenario.SlowClient(t) }
+
+func TestAllNodesDownSocketsStay(t *testing.T) { scenario.AllNodesDownSocketsStay(t) }
+
+func TestRouterStartsFirst(t *testing.T) { scenario.RouterStartsFirst(t) }
+
+func TestRouterRestartResumes(t *testing.T) { scenario.RouterRestartResumes(t) }
+
+func TestResumeOnOtherRouter(t *testing.T) { scenario.ResumeOnOtherRouter(t) }
+
+func TestCursorOlderThanLogStart(t *testing.T) { scenario.CursorOlderThanLogStart(t) }
+
+func TestForeignCursorRefused(t *testing.T) { scenario.ForeignCursorRefused(t) }
+
+func TestCommittedReads(t *testing.T) { scenario.CommittedReads(t) }
+
+func TestFollowUpgrade(t *testing.T) { scenario.FollowUpgrade(t) }
+
+func TestEtcdOutage(t *testing.T) { scenario.EtcdOutage(t) }
+
+func TestEtcdWiped(t *testing.T) { scenario.EtcdWiped(t) }
+
+func TestKafkaRestart(t *testing.T) { scenario.KafkaRestart(t) }
+
+func TestRefusals(t *testing.T) { scenario.Refusals(t) }
+
+func TestLateDependencies(t *testing.T) { scenario.LateDependencies(t) }
+
+func TestCheckerIsChecked(t *testing.T) { scenario.CheckerIsChecked(t) }
+
+func TestForeignClients(t *testing.T) { scenario.ForeignClients(t) }
