@@ -90,6 +90,7 @@ const (
 	GapReplayLimit           // "replay_limit": the operator's limit
 	GapTopic                 // "topic": the topic was recreated
 	GapTruncated             // "truncated": the log became shorter (unclean leader election)
+	GapTooLarge              // "too_large": a record that no link can carry (see Record.Fits)
 )
 
 // Attached answers Attach; node to router. Next is where the stream begins, Head the next offset the node

@@ -13,6 +13,8 @@ func (r GapReason) String() string {
 		return "topic"
 	case GapTruncated:
 		return "truncated"
+	case GapTooLarge:
+		return "too_large"
 	}
 	return "unknown"
 }

@@ -206,7 +206,11 @@ func (c *Core) Gap(now time.Time, l LinkID, g link.Gap) {
 	if s == &c.secondary || c.covers(&c.secondary) {
 		return // the other stream has it
 	}
-	c.gap(now, c.next, g.To, g.Reason)
+	from := c.next
+	if g.Reason != link.GapTruncated {
+		from = max(from, g.From) // what lies below was sent
+	}
+	c.gap(now, from, g.To, g.Reason)
 }
 
 // covers reports whether a stream delivers everything from the cursor on.

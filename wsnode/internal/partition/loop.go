@@ -254,8 +254,9 @@ func (l *Loop) Batch(now time.Time, b *source.Batch) {
 			if rec.Offset < from || !rec.HasKey {
 				continue
 			}
-			l.ring.add(*rec)
-			l.deliver(rec)
+			big := l.big(rec)
+			l.ring.add(*rec, big)
+			l.deliver(rec, big)
 		}
 		l.head = b.Next
 		l.ring.trim(l.cfg.Ring)

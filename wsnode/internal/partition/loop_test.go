@@ -491,3 +491,33 @@ func TestRandomLivesLoseNothing(t *testing.T) {
 	}
 	t.Logf("%d seeds, %d records delivered, %d gaps, %d scans", seeds, delivered, gaps, scans)
 }
+
+func TestRecordThatNoLinkCanCarryIsAGap(t *testing.T) {
+	w := newWorld(t, 1)
+	w.loop.SetRing(1 << 20)
+	w.produce(1)
+	w.links[1] = &peer{room: true, streams: map[uint64]*client{
+		1: {key: "k", start: link.Start{Kind: link.StartLatest}, credit: 1000},
+		2: {key: "k", start: link.Start{Kind: link.StartLatest}},
+	}}
+	w.order = []LinkID{1}
+	for id, c := range w.links[1].streams {
+		w.loop.Attach(w.now, 1, &link.Attach{Stream: id, Partition: 3, Key: []byte("k"), Start: c.start, Credit: c.credit})
+	}
+	w.loop.Bounds(w.now, w.now_())
+	small := source.Record{Offset: w.high, HasKey: true, Key: []byte("k"), Value: []byte("x")}
+	huge := source.Record{Offset: w.high + 1, HasKey: true, Key: []byte("k"), Value: make([]byte, link.MaxMessage)}
+	w.recs, w.all = append(w.recs, small), append(w.all, small)
+	w.high += 2
+	w.stable, w.start = w.high, w.high // what Gap checks against
+	b := source.Bounds{Stable: w.high, High: w.high}
+	w.loop.Batch(w.now, &source.Batch{From: small.Offset, Next: w.high, Records: []source.Record{small, huge}, Bounds: b})
+	w.writable(1)
+	w.give(1, 2, w.links[1].streams[2], 1000) // was behind: served from the ring
+	if w.delivered != 2 || w.gaps != 2 {
+		t.Fatalf("%d records and %d gaps, want 2 and 2", w.delivered, w.gaps)
+	}
+	if held := w.loop.Status().RingBytes; held > 1000 {
+		t.Fatalf("the ring holds %d bytes of a record that it cannot send", held)
+	}
+}

@@ -20,6 +20,7 @@ type entry struct {
 	hash uint64
 	next int64 // sequence number of the chain's next entry, or none
 	size int64
+	big  bool // no link can carry it; only its place is kept
 }
 
 // chain is the index of one key hash: the first and last entry of its chain.
@@ -52,11 +53,14 @@ func (r *ring) reset(low int64) {
 }
 
 // add appends a record; its offset lies above all others.
-func (r *ring) add(rec source.Record) {
+func (r *ring) add(rec source.Record, big bool) {
 	if int(r.end-r.first) == len(r.entries) {
 		r.grow()
 	}
-	e := entry{rec: rec, next: none, size: size(&rec)}
+	if big {
+		rec.Value, rec.Headers = nil, nil
+	}
+	e := entry{rec: rec, next: none, size: size(&rec), big: big}
 	if rec.HasKey {
 		e.hash = r.hash(rec.Key)
 		if c, ok := r.index[e.hash]; ok {

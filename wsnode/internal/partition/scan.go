@@ -198,6 +198,7 @@ func (l *Loop) replay(now time.Time, rec *source.Record) {
 	if !ok {
 		return
 	}
+	big := l.big(rec)
 	l.fill(rec)
 	cost := l.frame.Cost()
 	for _, g := range k.groups {
@@ -208,6 +209,10 @@ func (l *Loop) replay(now time.Time, rec *source.Record) {
 		l.ids = l.ids[:0]
 		for _, s := range g.behind {
 			if !s.inPass || rec.Offset < s.next {
+				continue
+			}
+			if big {
+				l.pass(s, rec.Offset)
 				continue
 			}
 			if !room || s.credit <= 0 {

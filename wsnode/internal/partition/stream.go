@@ -183,10 +183,14 @@ func (l *Loop) serve(now time.Time, s *stream) {
 			s.next = l.head
 			break
 		}
+		e := l.ring.at(seq)
+		if e.big {
+			l.pass(s, e.rec.Offset)
+			continue
+		}
 		if !l.out.Room(s.link.id) {
 			return
 		}
-		e := l.ring.at(seq)
 		l.one[0] = s.id
 		l.send(s.link, &e.rec, l.one[:])
 		s.credit -= l.frame.Cost()
@@ -195,6 +199,25 @@ func (l *Loop) serve(now time.Time, s *stream) {
 	if s.next >= l.head {
 		l.toLive(s)
 	}
+}
+
+// certainlyFits is a size in bytes below which a record need not be asked whether a link can carry it.
+const certainlyFits = link.MaxMessage / 4
+
+// big reports whether no link can carry the record.
+func (l *Loop) big(rec *source.Record) bool {
+	if size(rec) < certainlyFits && len(rec.Headers) <= link.MaxHeaders {
+		return false
+	}
+	l.fill(rec)
+	l.frame.Streams = nil
+	return !l.frame.Fits()
+}
+
+// pass tells a stream that the record at offset cannot be carried; everything of its key below was sent.
+func (l *Loop) pass(s *stream, offset int64) {
+	s.next = offset + 1
+	l.out.Gap(s.link.id, link.Gap{Stream: s.id, From: offset, To: s.next, Reason: link.GapTooLarge})
 }
 
 // send fills the loop's one frame and hands it out. The cost of the record is then l.frame.Cost().
@@ -216,7 +239,7 @@ func (l *Loop) fill(rec *source.Record) {
 }
 
 // deliver sends one record of the live path to every stream that is live.
-func (l *Loop) deliver(rec *source.Record) {
+func (l *Loop) deliver(rec *source.Record, big bool) {
 	k, ok := l.keys[string(rec.Key)]
 	if !ok {
 		return
@@ -236,6 +259,10 @@ func (l *Loop) deliver(rec *source.Record) {
 		for i := len(g.live) - 1; i >= 0; i-- { // backwards: toBehind fills the hole from the end
 			s := g.live[i]
 			if rec.Offset < s.next {
+				continue
+			}
+			if big {
+				l.pass(s, rec.Offset)
 				continue
 			}
 			if !room || s.credit <= 0 {
