@@ -47,8 +47,7 @@ test-browser: build ## the playground page in a real headless Chromium
 	POINTSMAN_BROWSER=1 POINTSMAN_BIN=$(CURDIR)/bin $(GOTEST) -count=1 -timeout 10m $(ARGS) ./integration/browser
 
 .PHONY: test-compose
-test-compose: ## containers by deploy/compose.yaml, nodes killed among them (Docker; images built locally if none can be pulled)
-	@deploy/local/engine.sh
+test-compose: images ## containers by deploy/compose.yaml, nodes killed among them (Docker; images are built locally)
 	POINTSMAN_COMPOSE=1 $(GOTEST) -count=1 -timeout 15m $(ARGS) ./integration/compose
 
 .PHONY: lint
@@ -75,7 +74,7 @@ generate: ## code from the link protocol's schema
 	cd tools && GOWORK=off $(GO) run ./protogen -root ../proto -module github.com/pointsmanhq/pointsman/proto link/link.proto
 
 .PHONY: images
-images: ## local container images of router, wsnode, Kafka and etcd; prints the variables that compose reads
+images: build ## local container images of router, wsnode, Kafka and etcd; prints the variables that compose reads
 	@deploy/local/images.sh
 
 .PHONY: clean

@@ -15,6 +15,7 @@ import (
 
 	"github.com/pointsmanhq/pointsman/integration/internal/bridge"
 	"github.com/pointsmanhq/pointsman/integration/internal/procs"
+	"github.com/pointsmanhq/pointsman/router"
 	"github.com/pointsmanhq/pointsman/wsnode"
 )
 
@@ -26,8 +27,23 @@ type goroutines struct {
 	ports  *procs.Ports
 }
 
-func (l *goroutines) router(spec) (unit, error) {
-	return nil, fmt.Errorf("a router in one process: %w", ErrUnsupported)
+func (l *goroutines) router(s spec) (unit, error) {
+	cfg := router.Config{
+		ID: s.name, Listen: s.listen, Admin: s.admin, Topic: l.opts.Topic,
+		Etcd: l.back.etcd(), EtcdPrefix: l.prefix,
+	}
+	if err := applyFlags(&cfg, l.opts.RouterFlags); err != nil {
+		return nil, err
+	}
+	log, closeLog, err := fileLogger(s.log)
+	if err != nil {
+		return nil, err
+	}
+	r, err := router.New(cfg, router.Deps{Logger: log})
+	if err != nil {
+		return nil, errors.Join(err, closeLog())
+	}
+	return start(r.Run, r.Kill, nil, closeLog), nil
 }
 
 func (l *goroutines) node(s spec) (unit, error) {
