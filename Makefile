@@ -60,6 +60,7 @@ lint-go: $(TOOLS)/golangci-lint
 .PHONY: lint-rules
 lint-rules:
 	@cd tools && GOWORK=off $(GO) vet ./... && GOWORK=off $(GO) test -count=1 ./... && GOWORK=off $(GO) run ./rules ..
+	$(GO) run ./integration/cmd/readme -check
 
 .PHONY: lint-modules
 lint-modules: # a workspace hides missing requires and upward imports
@@ -72,6 +73,10 @@ fmt: $(TOOLS)/golangci-lint ## format all Go code
 .PHONY: generate
 generate: ## code from the link protocol's schema
 	cd tools && GOWORK=off $(GO) run ./protogen -root ../proto -module github.com/pointsmanhq/pointsman/proto link/link.proto
+
+.PHONY: readme
+readme: ## the parts of README.md that are made from the code
+	$(GO) run ./integration/cmd/readme
 
 .PHONY: images
 images: build ## local container images of router, wsnode, Kafka and etcd; prints the variables that compose reads

@@ -41,6 +41,7 @@ import (
 	"os"
 	"os/signal"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -101,12 +102,25 @@ type Command struct {
 	run Runner
 }
 
+// helpMarkdown, as the only argument, prints the tables for the README.
+const helpMarkdown = "--help-markdown"
+
 // ErrHelp is what Parse returns after it has printed what --help or --version asks for.
 var ErrHelp = errors.New("help was asked for")
 
 // Parse fills into, a pointer to the program's struct, from args (without the program's name), env.Environ and
 // the --config file. --help and --version print to env.Stdout and give ErrHelp. Other errors are UsageErrors.
 func Parse(p Program, into any, args []string, env Env) (*Command, error) {
+	if slices.Equal(args, []string{helpMarkdown}) {
+		text, err := Markdown(p, into)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := io.WriteString(env.Stdout, text); err != nil {
+			return nil, err
+		}
+		return nil, ErrHelp
+	}
 	src := &sources{environ: environMap(env.Environ)}
 	g, err := newGrammar(p, into, src, env.Stdout)
 	if err != nil {

@@ -273,6 +273,7 @@ func TestHelpAndMarkdownAreAsCommitted(t *testing.T) {
 		"help.txt":       {"--help"},
 		"help-where.txt": {"where", "--help"},
 		"version.txt":    {"--version"},
+		"flags.md":       {"--help-markdown"},
 	} {
 		code, out, errs := run(t, &program{}, nil, args...)
 		if code != 0 || errs != "" {
