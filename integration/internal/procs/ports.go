@@ -27,36 +27,50 @@ const (
 
 // Take reserves a port and returns it as 127.0.0.1:port.
 func (p *Ports) Take() (string, error) {
-	dir := filepath.Join(os.TempDir(), "pointsman-ports")
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return "", fmt.Errorf("reserve a port: %w", err)
-	}
 	var last error
 	for range 1000 {
-		port := firstPort + rand.IntN(lastPort-firstPort+1)
-		lock, err := os.OpenFile(filepath.Join(dir, strconv.Itoa(port)), os.O_CREATE|os.O_RDWR, 0o666)
-		if err != nil {
-			return "", fmt.Errorf("reserve a port: %w", err)
+		addr, err := p.reserve(firstPort + rand.IntN(lastPort-firstPort+1))
+		if err == nil {
+			return addr, nil
 		}
-		if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-			last = errors.Join(err, lock.Close())
-			continue
-		}
-		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-		l, err := net.Listen("tcp", addr)
-		if err != nil { // somebody else's
-			last = errors.Join(err, lock.Close())
-			continue
-		}
-		if err := l.Close(); err != nil {
-			return "", errors.Join(err, lock.Close())
-		}
-		p.mu.Lock()
-		p.locks = append(p.locks, lock)
-		p.mu.Unlock()
-		return addr, nil
+		last = err
 	}
 	return "", fmt.Errorf("reserve a port: none of 1000 was free: %w", last)
+}
+
+// Prefer is Take of the given port where that one is free.
+func (p *Ports) Prefer(port int) (string, error) {
+	if addr, err := p.reserve(port); err == nil {
+		return addr, nil
+	}
+	return p.Take()
+}
+
+// reserve takes one port, or says why it cannot be had.
+func (p *Ports) reserve(port int) (string, error) {
+	dir := filepath.Join(os.TempDir(), "pointsman-ports")
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return "", err
+	}
+	lock, err := os.OpenFile(filepath.Join(dir, strconv.Itoa(port)), os.O_CREATE|os.O_RDWR, 0o666)
+	if err != nil {
+		return "", err
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return "", errors.Join(err, lock.Close())
+	}
+	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	l, err := net.Listen("tcp", addr)
+	if err != nil { // somebody else's
+		return "", errors.Join(err, lock.Close())
+	}
+	if err := l.Close(); err != nil {
+		return "", errors.Join(err, lock.Close())
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.locks = append(p.locks, lock)
+	return addr, nil
 }
 
 // Close gives all ports back.

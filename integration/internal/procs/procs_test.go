@@ -159,3 +159,33 @@ func TestPortsAreHandedOutOnce(t *testing.T) {
 		}
 	}
 }
+
+func TestPreferredPortGivesWayToWhoHasIt(t *testing.T) {
+	var first, second Ports
+	t.Cleanup(func() {
+		if err := errors.Join(first.Close(), second.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	free, err := first.Take()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, err := net.SplitHostPort(free)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if other, err := second.Prefer(port); err != nil || other == free {
+		t.Errorf("a taken port preferred: got %q, %v, want another one", other, err)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := second.Prefer(port); err != nil || again != free {
+		t.Errorf("a free port preferred: got %q, %v, want %q", again, err, free)
+	}
+}

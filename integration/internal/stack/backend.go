@@ -44,9 +44,18 @@ type embedded struct {
 	fake *kfake.Cluster // guarded by mu; nil while stopped
 }
 
-func openEmbedded(dir string, ports *procs.Ports) (_ backend, err error) {
+func openEmbedded(dir string, ports *procs.Ports, wellKnown bool) (_ backend, err error) {
 	e := &embedded{dir: filepath.Join(dir, "kafka")}
-	if e.addr, err = ports.Take(); err != nil {
+	db := etcdtest.Config{Dir: filepath.Join(dir, "etcd")}
+	if wellKnown {
+		e.addr, err = ports.Prefer(kafkaPort)
+		if err == nil {
+			db.Addr, err = ports.Prefer(etcdPort)
+		}
+	} else {
+		e.addr, err = ports.Take()
+	}
+	if err != nil {
 		return nil, err
 	}
 	_, port, err := net.SplitHostPort(e.addr)
@@ -59,7 +68,7 @@ func openEmbedded(dir string, ports *procs.Ports) (_ backend, err error) {
 	if err := e.startKafka(context.Background()); err != nil {
 		return nil, err
 	}
-	if e.db, err = etcdtest.Start(etcdtest.Config{Dir: filepath.Join(dir, "etcd")}); err != nil {
+	if e.db, err = etcdtest.Start(db); err != nil {
 		return nil, errors.Join(err, e.close())
 	}
 	return e, nil
@@ -164,7 +173,8 @@ func (e external) startKafka(context.Context) error { return ErrUnsupported }
 func (e external) close() error                     { return nil }
 
 // ensureTopic creates the topic unless it exists, and returns how many partitions it has.
-func ensureTopic(ctx context.Context, brokers []string, topic string, partitions int32) (int32, error) {
+func ensureTopic(ctx context.Context, brokers []string, o Options) (int32, error) {
+	topic := o.Topic
 	client, err := kgo.NewClient(kgo.SeedBrokers(brokers...))
 	if err != nil {
 		return 0, fmt.Errorf("create topic %s: %w", topic, err)
@@ -172,7 +182,12 @@ func ensureTopic(ctx context.Context, brokers []string, topic string, partitions
 	defer client.Close()
 	create := kmsg.NewPtrCreateTopicsRequest()
 	t := kmsg.NewCreateTopicsRequestTopic()
-	t.Topic, t.NumPartitions, t.ReplicationFactor = topic, partitions, 1
+	t.Topic, t.NumPartitions, t.ReplicationFactor = topic, o.Partitions, 1
+	for name, value := range o.TopicConfig {
+		c := kmsg.NewCreateTopicsRequestTopicConfig()
+		c.Name, c.Value = name, &value
+		t.Configs = append(t.Configs, c)
+	}
 	create.Topics = append(create.Topics, t)
 	resp, err := create.RequestWith(ctx, client)
 	if err != nil {

@@ -15,6 +15,13 @@ import (
 
 const pollEvery = 20 * time.Millisecond
 
+// The ports of Options.WellKnown.
+const (
+	kafkaPort       = 9092
+	etcdPort        = 2379
+	firstRouterPort = 8080
+)
+
 // unit is one running router or node, a process or a goroutine.
 type unit interface {
 	pid() int
@@ -101,14 +108,26 @@ func (c *cluster) Nodes() []Node {
 }
 
 func (m *member) node() Node {
-	return Node{ID: m.name, Admin: "http://" + m.admin, Addr: m.listen, PID: m.unit.pid(), Log: m.log}
+	n := Node{ID: m.name, Admin: "http://" + m.admin, Addr: m.listen, PID: m.unit.pid(), Log: m.log}
+	select {
+	case <-m.unit.done():
+		n.Ended = m.unit.ended()
+	default:
+	}
+	return n
 }
 
-func (c *cluster) newSpec(name string) (spec, error) {
+// newSpec finds addresses for a member; the ports it would like come first, listen and admin.
+func (c *cluster) newSpec(name string, like ...int) (spec, error) {
 	s := spec{name: name, log: filepath.Join(c.dir, name+".log")}
-	for _, addr := range []*string{&s.listen, &s.admin} {
+	for i, addr := range []*string{&s.listen, &s.admin} {
 		var err error
-		if *addr, err = c.ports.Take(); err != nil {
+		if i < len(like) {
+			*addr, err = c.ports.Prefer(like[i])
+		} else {
+			*addr, err = c.ports.Take()
+		}
+		if err != nil {
 			return spec{}, err
 		}
 	}

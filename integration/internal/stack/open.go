@@ -61,7 +61,7 @@ func (c *cluster) open(ctx context.Context) (err error) {
 	}
 	switch c.kind {
 	case InProcess, Processes:
-		c.back, err = openEmbedded(c.dir, &c.ports)
+		c.back, err = openEmbedded(c.dir, &c.ports, c.opts.WellKnown)
 	case Real:
 		var root string
 		if root, err = repository(); err == nil {
@@ -87,7 +87,7 @@ func (c *cluster) open(ctx context.Context) (err error) {
 		}
 		c.launch = &processes{bin: bin, opts: c.opts, prefix: c.prefix, back: c.back}
 	}
-	if c.opts.Partitions, err = ensureTopic(ctx, c.back.kafka(), c.opts.Topic, c.opts.Partitions); err != nil {
+	if c.opts.Partitions, err = ensureTopic(ctx, c.back.kafka(), c.opts); err != nil {
 		return err
 	}
 	return c.populate(ctx)
@@ -96,7 +96,11 @@ func (c *cluster) open(ctx context.Context) (err error) {
 // populate starts routers and nodes side by side: who comes first must not matter.
 func (c *cluster) populate(ctx context.Context) error {
 	for i := range c.opts.Routers {
-		s, err := c.newSpec(fmt.Sprintf("router-%d", i+1))
+		var like []int
+		if c.opts.WellKnown {
+			like = []int{firstRouterPort + 2*i, firstRouterPort + 2*i + 1}
+		}
+		s, err := c.newSpec(fmt.Sprintf("router-%d", i+1), like...)
 		if err != nil {
 			return err
 		}

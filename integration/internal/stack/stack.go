@@ -53,6 +53,13 @@ type Options struct {
 	Topic      string // empty means "records"; it is created when it does not exist
 	EtcdPrefix string // empty means "/pointsman"
 
+	// TopicConfig is for the topic's creation, for example {"retention.ms": "3600000"}.
+	TopicConfig map[string]string
+
+	// WellKnown takes the ports that README's commands name, each where it is free: 9092 for Kafka, 2379 for etcd,
+	// 8080 and 8081 for the first router, 8082 and 8083 for the second.
+	WellKnown bool
+
 	// RouterFlags and NodeFlags are added to the command lines, for example "--heartbeat=1s".
 	RouterFlags []string
 	NodeFlags   []string
@@ -82,6 +89,7 @@ type Node struct {
 	Addr  string // host:port that routers dial
 	PID   int    // 0 in process
 	Log   string // path of its log
+	Ended string // how it ended without being asked to; empty while it runs
 }
 
 // Router is one router. Its place in Routers and its addresses survive a restart.

@@ -76,7 +76,7 @@ func TestStackDoesWhatItSays(t *testing.T) {
 	must(s.StopKafka(ctx))
 	must(s.StartKafka(ctx))
 	// What was there before a wipe and a restart is there again.
-	if _, err := ensureTopic(ctx, s.Kafka(), s.Topic(), 4); err != nil {
+	if _, err := ensureTopic(ctx, s.Kafka(), Options{Topic: s.Topic(), Partitions: 4}); err != nil {
 		t.Error(err)
 	}
 	for _, r := range s.Routers() {
