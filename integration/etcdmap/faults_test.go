@@ -371,7 +371,7 @@ func TestCutOffRouterCatchesUp(t *testing.T) {
 func TestPeriodicListFindsNothingToTell(t *testing.T) {
 	t.Parallel()
 	s := etcdtest.New(t)
-	r := open(t, s, func(c *etcdmap.Config) { c.RelistEvery = 50 * time.Millisecond })
+	r := open(t, s, func(c *etcdmap.Config) { c.RelistEvery = 20 * time.Millisecond })
 	v := r.watch(t)
 	putJSON(t, s, keys.Claim(0), jsonClaim("a", 1))
 	v.until(t, "a claim", owned(0, "a/a 1.1"))

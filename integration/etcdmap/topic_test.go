@@ -2,6 +2,7 @@ package etcdmap_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"strings"
@@ -180,5 +181,26 @@ func TestUserNameAndPassword(t *testing.T) {
 	v.until(t, "the claim", owned(0, "a/a1 1.1"))
 	if err := a.Revoke(ctx(t)); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestTLS(t *testing.T) {
+	t.Parallel()
+	s := etcdtest.New(t, etcdtest.Config{TLS: true})
+	c := open(t, s, func(c *etcdmap.Config) {
+		c.TLS = &tls.Config{InsecureSkipVerify: true} //nolint:gosec // the certificate is etcd's own, made for this run
+	})
+	ensure(t, c)
+	v := c.watch(t)
+	v.until(t, "the topic", func(p *etcdmap.Picture) bool { return p.Topic != nil })
+
+	plain := open(t, s)
+	plain.watch(t)
+	plain.waitForLog(t, saidWaiting)
+	strict := open(t, s, func(c *etcdmap.Config) { c.TLS = &tls.Config{} })
+	strict.watch(t)
+	strict.waitForLog(t, saidWaiting)
+	if text := fmt.Sprint(strict.logs.FilterMessage(saidWaiting).All()[0].ContextMap()); !strings.Contains(text, "certificate") {
+		t.Errorf("the warning says %s, want the certificate", text)
 	}
 }

@@ -70,7 +70,7 @@ func (m *Map) follow(ctx context.Context, doubt <-chan struct{}, sink func(chang
 		}
 		f.note(why, err)
 		// A watch that ends as soon as it is begun must not become a storm of lists.
-		if time.Since(begun) < time.Second {
+		if why != causePeriodic && time.Since(begun) < time.Second {
 			delay = min(max(2*delay, retryMin), retryMax)
 		} else {
 			delay = 0

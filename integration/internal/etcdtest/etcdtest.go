@@ -24,6 +24,7 @@ import (
 type Config struct {
 	Addr   string      // host:port for clients; "": a free loopback port
 	Dir    string      // "": a temporary folder that Close removes
+	TLS    bool        // clients must use TLS; the certificate is self-signed
 	Logger *zap.Logger // of etcd itself; nil: silent
 	// Timeout is how long a start may take; 0 means 30 s.
 	Timeout time.Duration
@@ -89,10 +90,10 @@ type TB interface {
 	Fatalf(format string, args ...any)
 }
 
-// New runs an etcd for the length of a test.
-func New(tb TB) *Server {
+// New runs an etcd for the length of a test, with the first of cfg if there is one.
+func New(tb TB, cfg ...Config) *Server {
 	tb.Helper()
-	s, err := Start(Config{})
+	s, err := Start(append(cfg, Config{})[0])
 	if err != nil {
 		tb.Fatalf("start etcd: %v", err)
 	}
@@ -109,11 +110,6 @@ func (s *Server) Addr() string { return s.cfg.Addr }
 
 // Endpoints is Addr as a list.
 func (s *Server) Endpoints() []string { return []string{s.cfg.Addr} }
-
-// Client makes a plain client; the caller closes it.
-func (s *Server) Client() (*clientv3.Client, error) {
-	return clientv3.New(clientv3.Config{Endpoints: s.Endpoints(), Logger: zap.NewNop()})
-}
 
 // Start brings it back on the same address with the data it has. It does nothing while it runs.
 func (s *Server) Start() error {
@@ -154,9 +150,14 @@ func (s *Server) startLocked() error {
 
 func (s *Server) embedConfig() *embed.Config {
 	at := func(addr string) []url.URL { return []url.URL{{Scheme: "http", Host: addr}} }
+	clients := at
+	if s.cfg.TLS {
+		clients = func(addr string) []url.URL { return []url.URL{{Scheme: "https", Host: addr}} }
+	}
 	c := embed.NewConfig()
 	c.Dir = s.dataDir()
-	c.ListenClientUrls, c.AdvertiseClientUrls = at(s.inner), at(s.cfg.Addr)
+	c.ListenClientUrls, c.AdvertiseClientUrls = clients(s.inner), clients(s.cfg.Addr)
+	c.ClientAutoTLS, c.SelfSignedCertValidity = s.cfg.TLS, 1
 	c.ListenPeerUrls, c.AdvertisePeerUrls = at(s.peer), at(s.peer)
 	c.InitialCluster = c.InitialClusterFromName(c.Name)
 	c.TickMs, c.ElectionMs = 10, 100 // ready in tens of milliseconds
@@ -246,6 +247,7 @@ func (s *Server) Close() error {
 }
 
 // Do runs f with a plain client to etcd itself, past the bridge, so that it works while clients are cut off.
+// It knows neither TLS nor passwords.
 func (s *Server) Do(ctx context.Context, f func(context.Context, *clientv3.Client) error) error {
 	c, err := clientv3.New(clientv3.Config{Endpoints: []string{s.inner}, Logger: zap.NewNop()})
 	if err != nil {
