@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -183,7 +184,9 @@ func (c *conn) once(ctx context.Context, f func(*conn) error) error {
 			return err
 		}
 		// Wait here, so that what is said while connecting is over before f.
-		if _, err := c.broker.Connected(); err != nil {
+		if _, err := c.broker.Connected(); errors.Is(err, io.EOF) {
+			return fmt.Errorf("broker closed the connection at once (do the TLS and SASL settings fit it?): %w", err)
+		} else if err != nil {
 			return err
 		}
 	}

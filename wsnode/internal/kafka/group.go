@@ -122,9 +122,13 @@ func (g *Group) Run(ctx context.Context) error {
 	var wait backoff
 	for ctx.Err() == nil {
 		began := time.Now()
-		err := member.Consume(ctx, []string{g.c.cfg.Topic}, &membership{g: g, member: member})
+		m := &membership{g: g, member: member}
+		err := member.Consume(ctx, []string{g.c.cfg.Topic}, m)
 		if ctx.Err() != nil {
 			break
+		}
+		if err == nil && m.session != nil {
+			err = context.Cause(m.session.Context())
 		}
 		if time.Since(began) > g.cfg.SessionTimeout {
 			wait = backoff{}
@@ -208,11 +212,13 @@ func (g *Group) pass(partition int32, cl *claim) {
 // membership is sarama's handler for one session. Under a cooperative strategy a session outlives rebalances,
 // so ownership is what ConsumeClaim's start and end say.
 type membership struct {
-	g      *Group
-	member sarama.ConsumerGroup
+	g       *Group
+	member  sarama.ConsumerGroup
+	session sarama.ConsumerGroupSession // set by Setup, read after Consume
 }
 
 func (m *membership) Setup(s sarama.ConsumerGroupSession) error {
+	m.session = s
 	m.g.session.Store(&s)
 	m.g.log.Info("joined the consumer group", zap.String("group", m.g.cfg.Group), zap.Int32("generation", s.GenerationID()))
 	return nil

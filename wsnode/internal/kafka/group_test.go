@@ -9,11 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
-
-const testGroup = "nodes"
 
 // roster is what the members of a group hold, as their handlers hear it.
 type roster struct {
@@ -113,15 +112,15 @@ func (r *roster) waitShares(n int32, names ...string) {
 }
 
 // join starts a member; leave ends its membership in order.
-func join(t *testing.T, c *Client, h GroupHandler, change ...func(*GroupConfig)) (g *Group, leave func()) {
-	t.Helper()
-	cfg := GroupConfig{Group: testGroup, Heartbeat: 50 * time.Millisecond, CommitEvery: 50 * time.Millisecond, Handler: h}
+func (f *cluster) join(c *Client, h GroupHandler, change ...func(*GroupConfig)) (g *Group, leave func()) {
+	f.t.Helper()
+	cfg := GroupConfig{Group: f.group, Heartbeat: 50 * time.Millisecond, CommitEvery: 50 * time.Millisecond, Handler: h}
 	for _, ch := range change {
 		ch(&cfg)
 	}
 	g, err := c.NewGroup(cfg)
 	if err != nil {
-		t.Fatalf("new group: %v", err)
+		f.t.Fatalf("new group: %v", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -129,22 +128,25 @@ func join(t *testing.T, c *Client, h GroupHandler, change ...func(*GroupConfig))
 	leave = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
-			t.Errorf("membership ended: %v", err)
+			f.t.Errorf("membership ended: %v", err)
 		}
 	})
-	t.Cleanup(leave)
+	f.t.Cleanup(leave)
 	return g, leave
 }
 
 func TestMembersShareThePartitionsAsTheyComeAndGo(t *testing.T) {
+	onEach(t, 12, membersShareThePartitionsAsTheyComeAndGo)
+}
+
+func membersShareThePartitionsAsTheyComeAndGo(t *testing.T, f *cluster) {
 	const n = 12
-	f := newFake(t, n, kfake.NumBrokers(2))
 	r := newRoster(t)
-	_, leaveA := join(t, f.open(), rosterMember{r, "a"})
+	_, leaveA := f.join(f.open(), rosterMember{r, "a"})
 	r.waitShares(n, "a")
-	_, leaveB := join(t, f.open(), rosterMember{r, "b"})
+	_, leaveB := f.join(f.open(), rosterMember{r, "b"})
 	r.waitShares(n, "a", "b")
-	join(t, f.open(), rosterMember{r, "c"})
+	f.join(f.open(), rosterMember{r, "c"})
 	r.waitShares(n, "a", "b", "c")
 	leaveA()
 	r.waitShares(n, "b", "c")
@@ -162,10 +164,10 @@ func TestMembersShareThePartitionsAsTheyComeAndGo(t *testing.T) {
 func TestDrainedGroupHasNoMembersLeft(t *testing.T) {
 	f := newFake(t, 2, kfake.NumBrokers(1))
 	r := newRoster(t)
-	_, leave := join(t, f.open(), rosterMember{r, "a"})
+	_, leave := f.join(f.open(), rosterMember{r, "a"})
 	r.waitShares(2, "a")
 	leave()
-	if info := f.GroupInfo(testGroup); info == nil || len(info.Members) != 0 {
+	if info := f.GroupInfo(f.group); info == nil || len(info.Members) != 0 {
 		t.Errorf("group after the last member left: %+v", info)
 	}
 	if counts, _ := r.countsLocked(2); len(counts) != 0 {
@@ -174,12 +176,12 @@ func TestDrainedGroupHasNoMembersLeft(t *testing.T) {
 }
 
 // committedOffsets asks the cluster, as an admin tool does.
-func (f *fake) committedOffsets() map[int32]int64 {
+func (f *cluster) committedOffsets() map[int32]int64 {
 	f.t.Helper()
 	req := kmsg.NewPtrOffsetFetchRequest()
 	rg := kmsg.NewOffsetFetchRequestGroup()
-	rg.Group = testGroup
-	req.Group = testGroup
+	rg.Group = f.group
+	req.Group = f.group
 	req.Groups = append(req.Groups, rg)
 	resp, err := req.RequestWith(context.Background(), f.admin)
 	if err != nil {
@@ -196,16 +198,11 @@ func (f *fake) committedOffsets() map[int32]int64 {
 	return got
 }
 
-func TestMarksAreCommittedAndFoundAgain(t *testing.T) {
-	f := newFake(t, 2, kfake.NumBrokers(1))
+func TestMarksAreCommittedAndFoundAgain(t *testing.T) { onEach(t, 2, marksAreCommittedAndFoundAgain) }
+
+func marksAreCommittedAndFoundAgain(t *testing.T, f *cluster) {
 	r := newRoster(t)
-	commits := make(chan struct{}, 100)
-	f.ControlKey(int16(kmsg.OffsetCommit), func(kmsg.Request) (kmsg.Response, error, bool) {
-		f.KeepControl()
-		commits <- struct{}{}
-		return nil, nil, false
-	})
-	a, leaveA := join(t, f.open(), rosterMember{r, "a"})
+	a, leaveA := f.join(f.open(), rosterMember{r, "a"})
 	r.waitShares(2, "a")
 	if r.committed[0] != -1 || r.committed[1] != -1 {
 		t.Errorf("committed offsets of a new group: %v", r.committed)
@@ -213,7 +210,7 @@ func TestMarksAreCommittedAndFoundAgain(t *testing.T) {
 	a.Mark(0, 7)
 	a.Mark(1, 0)
 	a.Mark(9, 9) // not assigned
-	waitCommitted(t, f, commits, map[int32]int64{0: 7, 1: 0})
+	f.waitCommitted(map[int32]int64{0: 7, 1: 0})
 	a.Mark(0, 8)
 	leaveA() // commits what is marked
 	if got := f.committedOffsets(); got[0] != 8 {
@@ -221,7 +218,7 @@ func TestMarksAreCommittedAndFoundAgain(t *testing.T) {
 	}
 	a.Mark(0, 99) // revoked: ignored
 
-	b, leaveB := join(t, f.open(), rosterMember{r, "b"})
+	b, leaveB := f.join(f.open(), rosterMember{r, "b"})
 	r.waitShares(2, "b")
 	if r.committed[0] != 8 || r.committed[1] != 0 {
 		t.Errorf("committed offsets found: %v", r.committed)
@@ -231,28 +228,28 @@ func TestMarksAreCommittedAndFoundAgain(t *testing.T) {
 	}
 	// A committed offset beyond the log, of a topic that lost records, is rewritten downwards.
 	b.Mark(0, 3)
-	waitCommitted(t, f, commits, map[int32]int64{0: 3, 1: 0})
+	f.waitCommitted(map[int32]int64{0: 3, 1: 0})
 	leaveB()
 }
 
-func waitCommitted(t *testing.T, f *fake, commits <-chan struct{}, want map[int32]int64) {
-	t.Helper()
-	deadline := time.NewTimer(patience)
-	defer deadline.Stop()
+func (f *cluster) waitCommitted(want map[int32]int64) {
+	f.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	var wait backoff
 	for !maps.Equal(f.committedOffsets(), want) {
-		select {
-		case <-commits: // one is being made; look again
-		case <-deadline.C:
-			t.Fatalf("committed %v, want %v", f.committedOffsets(), want)
+		if !wait.sleep(ctx) {
+			f.t.Fatalf("committed %v, want %v", f.committedOffsets(), want)
 		}
 	}
 }
 
-func TestAddedPartitionsAreAssigned(t *testing.T) {
-	f := newFake(t, 2, kfake.NumBrokers(1))
+func TestAddedPartitionsAreAssigned(t *testing.T) { onEach(t, 2, addedPartitionsAreAssigned) }
+
+func addedPartitionsAreAssigned(t *testing.T, f *cluster) {
 	c := f.open()
 	r := newRoster(t)
-	join(t, c, rosterMember{r, "a"}, func(cfg *GroupConfig) { cfg.GrowthCheck = 100 * time.Millisecond })
+	f.join(c, rosterMember{r, "a"}, func(cfg *GroupConfig) { cfg.GrowthCheck = 100 * time.Millisecond })
 	r.waitShares(2, "a")
 	f.addPartitions(5)
 	r.waitShares(5, "a")
@@ -270,15 +267,13 @@ func TestMembershipHealsAfterAnErrorAndAfterTheTopicWasGone(t *testing.T) {
 	f := newFake(t, 2, kfake.NumBrokers(1))
 	c := f.open()
 	r := newRoster(t)
-	refused := make(chan struct{})
+	f.join(c, rosterMember{r, "a"}, func(cfg *GroupConfig) { cfg.GrowthCheck = 100 * time.Millisecond })
+	r.waitShares(2, "a")
 	f.ControlKey(int16(kmsg.Heartbeat), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		resp := req.ResponseKind().(*kmsg.HeartbeatResponse)
-		resp.ErrorCode = 25 // UNKNOWN_MEMBER_ID, as after a session timeout
-		close(refused)
+		resp.ErrorCode = kerr.UnknownMemberID.Code // as after a session timeout
 		return resp, nil, true
 	})
-	join(t, c, rosterMember{r, "a"}, func(cfg *GroupConfig) { cfg.GrowthCheck = 100 * time.Millisecond })
-	<-refused
 	r.wait("the partitions to be assigned again", func() bool {
 		_, complete := r.countsLocked(2)
 		return complete && len(r.history[0]) == 2 && len(r.history[1]) == 2

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"os"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -16,37 +19,64 @@ import (
 	"github.com/pointsmanhq/pointsman/wsnode/internal/source"
 )
 
-const testTopic = "orders"
-
 // patience is how long a test waits for what must come.
 const patience = 20 * time.Second
 
-// fake is an in-process cluster with the test topic on it.
+// cluster is a Kafka cluster with a topic for one test.
+type cluster struct {
+	t       *testing.T
+	brokers []string
+	topic   string
+	group   string
+	admin   *kgo.Client
+}
+
+// fake is an in-process cluster.
 type fake struct {
-	t *testing.T
+	*cluster
 	*kfake.Cluster
-	admin *kgo.Client
 }
 
 func newFake(t *testing.T, partitions int32, opts ...kfake.Opt) *fake {
 	t.Helper()
-	opts = append([]kfake.Opt{kfake.SeedTopics(partitions, testTopic)}, opts...)
-	c, err := kfake.NewCluster(opts...)
+	c, err := kfake.NewCluster(append([]kfake.Opt{kfake.SeedTopics(partitions, "orders")}, opts...)...)
 	if err != nil {
 		t.Fatalf("start kfake: %v", err)
 	}
 	t.Cleanup(c.Close)
-	f := &fake{t: t, Cluster: c}
+	f := &fake{cluster: &cluster{t: t, brokers: c.ListenAddrs(), topic: "orders", group: "nodes"}, Cluster: c}
 	f.admin = f.kgo()
 	return f
 }
 
-func (f *fake) kgo(opts ...kgo.Opt) *kgo.Client {
+// onEach runs a test on an in-process cluster and, when POINTSMAN_TEST_KAFKA names a broker (host:port), on that
+// real one with a topic of its own.
+func onEach(t *testing.T, partitions int32, body func(t *testing.T, f *cluster)) {
+	t.Run("kfake", func(t *testing.T) {
+		big := kfake.BrokerConfigs(map[string]string{"message.max.bytes": "9000000"})
+		body(t, newFake(t, partitions, kfake.NumBrokers(2), big).cluster)
+	})
+	t.Run("kafka", func(t *testing.T) {
+		broker := os.Getenv("POINTSMAN_TEST_KAFKA")
+		if broker == "" {
+			t.Skip("POINTSMAN_TEST_KAFKA names no broker")
+		}
+		name := fmt.Sprintf("pointsman-test-%08x", rand.Uint32())
+		f := &cluster{t: t, brokers: []string{broker}, topic: name, group: name}
+		f.admin = f.kgo()
+		f.createTopic(partitions)
+		t.Cleanup(f.deleteTopic)
+		body(t, f)
+	})
+}
+
+func (f *cluster) kgo(opts ...kgo.Opt) *kgo.Client {
 	f.t.Helper()
 	opts = append([]kgo.Opt{
-		kgo.SeedBrokers(f.ListenAddrs()...),
-		kgo.DefaultProduceTopic(testTopic),
+		kgo.SeedBrokers(f.brokers...),
+		kgo.DefaultProduceTopic(f.topic),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.MetadataMinAge(10 * time.Millisecond),
 	}, opts...)
 	cl, err := kgo.NewClient(opts...)
 	if err != nil {
@@ -56,8 +86,8 @@ func (f *fake) kgo(opts ...kgo.Opt) *kgo.Client {
 	return cl
 }
 
-// produce writes one batch of records with the given values.
-func (f *fake) produce(cl *kgo.Client, partition int32, values ...string) {
+// produce writes one batch of records with the given values and returns the first one's offset.
+func (f *cluster) produce(cl *kgo.Client, partition int32, values ...string) int64 {
 	f.t.Helper()
 	rs := make([]*kgo.Record, len(values))
 	for i, v := range values {
@@ -66,72 +96,89 @@ func (f *fake) produce(cl *kgo.Client, partition int32, values ...string) {
 	if err := cl.ProduceSync(context.Background(), rs...).FirstErr(); err != nil {
 		f.t.Fatalf("produce: %v", err)
 	}
+	return rs[0].Offset
 }
 
-func (f *fake) begin(cl *kgo.Client) {
+func (f *cluster) begin(cl *kgo.Client) {
 	f.t.Helper()
 	if err := cl.BeginTransaction(); err != nil {
 		f.t.Fatalf("begin transaction: %v", err)
 	}
 }
 
-func (f *fake) end(cl *kgo.Client, how kgo.TransactionEndTry) {
+func (f *cluster) end(cl *kgo.Client, how kgo.TransactionEndTry) {
 	f.t.Helper()
 	if err := cl.EndTransaction(context.Background(), how); err != nil {
 		f.t.Fatalf("end transaction: %v", err)
 	}
 }
 
-func (f *fake) deleteTopic() {
+// change sends an admin request and waits until every broker error is gone, as while a deletion is under way.
+func (f *cluster) change(req kmsg.Request, code func(kmsg.Response) int16) {
+	f.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	var wait backoff
+	for {
+		resp, err := f.admin.Request(ctx, req)
+		if err == nil {
+			if err = kerr.ErrorForCode(code(resp)); err == nil {
+				return
+			}
+		}
+		if !wait.sleep(ctx) {
+			f.t.Fatalf("%T: %v", req, err)
+		}
+	}
+}
+
+func (f *cluster) deleteTopic() {
 	f.t.Helper()
 	req := kmsg.NewPtrDeleteTopicsRequest()
 	rt := kmsg.NewDeleteTopicsRequestTopic()
-	rt.Topic = kmsg.StringPtr(testTopic)
+	rt.Topic = kmsg.StringPtr(f.topic)
 	req.Topics = append(req.Topics, rt)
-	req.TopicNames = []string{testTopic}
-	if _, err := req.RequestWith(context.Background(), f.admin); err != nil {
-		f.t.Fatalf("delete topic: %v", err)
-	}
+	req.TopicNames = []string{f.topic}
+	f.change(req, func(r kmsg.Response) int16 { return r.(*kmsg.DeleteTopicsResponse).Topics[0].ErrorCode })
 }
 
-func (f *fake) createTopic(partitions int32) {
+func (f *cluster) createTopic(partitions int32) {
 	f.t.Helper()
 	req := kmsg.NewPtrCreateTopicsRequest()
 	rt := kmsg.NewCreateTopicsRequestTopic()
-	rt.Topic, rt.NumPartitions, rt.ReplicationFactor = testTopic, partitions, 1
+	rt.Topic, rt.NumPartitions, rt.ReplicationFactor = f.topic, partitions, 1
+	big := kmsg.NewCreateTopicsRequestTopicConfig()
+	big.Name, big.Value = "max.message.bytes", kmsg.StringPtr("9000000")
+	rt.Configs = append(rt.Configs, big)
 	req.Topics = append(req.Topics, rt)
-	if _, err := req.RequestWith(context.Background(), f.admin); err != nil {
-		f.t.Fatalf("create topic: %v", err)
-	}
+	f.change(req, func(r kmsg.Response) int16 { return r.(*kmsg.CreateTopicsResponse).Topics[0].ErrorCode })
 }
 
-func (f *fake) addPartitions(total int32) {
+func (f *cluster) addPartitions(total int32) {
 	f.t.Helper()
 	req := kmsg.NewPtrCreatePartitionsRequest()
 	rt := kmsg.NewCreatePartitionsRequestTopic()
-	rt.Topic, rt.Count = testTopic, total
+	rt.Topic, rt.Count = f.topic, total
 	req.Topics = append(req.Topics, rt)
-	if _, err := req.RequestWith(context.Background(), f.admin); err != nil {
-		f.t.Fatalf("add partitions: %v", err)
-	}
+	f.change(req, func(r kmsg.Response) int16 { return r.(*kmsg.CreatePartitionsResponse).Topics[0].ErrorCode })
 }
 
-func (f *fake) deleteRecordsBelow(partition int32, offset int64) {
+func (f *cluster) deleteRecordsBelow(partition int32, offset int64) {
 	f.t.Helper()
 	req := kmsg.NewPtrDeleteRecordsRequest()
 	rt := kmsg.NewDeleteRecordsRequestTopic()
 	rp := kmsg.NewDeleteRecordsRequestTopicPartition()
-	rt.Topic, rp.Partition, rp.Offset = testTopic, partition, offset
+	rt.Topic, rp.Partition, rp.Offset = f.topic, partition, offset
 	rt.Partitions = append(rt.Partitions, rp)
 	req.Topics = append(req.Topics, rt)
-	if _, err := f.admin.Request(context.Background(), req); err != nil {
-		f.t.Fatalf("delete records: %v", err)
-	}
+	f.change(req, func(r kmsg.Response) int16 {
+		return r.(*kmsg.DeleteRecordsResponse).Topics[0].Partitions[0].ErrorCode
+	})
 }
 
-func (f *fake) open(change ...func(*Config)) *Client {
+func (f *cluster) open(change ...func(*Config)) *Client {
 	f.t.Helper()
-	cfg := Config{Brokers: f.ListenAddrs(), Topic: testTopic, Logger: zaptest.NewLogger(f.t)}
+	cfg := Config{Brokers: f.brokers, Topic: f.topic, Logger: zaptest.NewLogger(f.t)}
 	for _, ch := range change {
 		ch(&cfg)
 	}

@@ -83,7 +83,7 @@ type Topic struct {
 // none begins later. Pass a Sink of its own to each Read when that matters.
 type Sink interface {
 	// Batch brings what comes next; batches of one Read join without a hole or an overlap. A batch whose Next
-	// equals its From carries only news of the bounds.
+	// equals its From carries only news of the bounds, or says that reading began, or goes on after Failed.
 	Batch(*source.Batch)
 	// OutOfRange says that the broker has nothing at the reader's position. The reader then waits for the
 	// next Read.

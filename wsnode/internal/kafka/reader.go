@@ -43,7 +43,8 @@ type part struct {
 	barren  int   // answers in a row without progress although there is something to read
 	solo    bool  // the next fetch is one of this partition alone
 	bounds  source.Bounds
-	failing bool // the sink heard Failed, and no good answer came since
+	heard   bool // the sink's last news was a Batch
+	failing bool // the sink's last news was Failed
 	wait    backoff
 	due     time.Time // when the dispatcher may give it to a reader
 }
@@ -157,9 +158,16 @@ func (l *live) fail(p *part, err error) {
 	if p.failing || p.stopped.Load() {
 		return
 	}
-	p.failing = true
+	p.failing, p.heard = true, false
 	l.c.log.Debug("partition cannot be read", zap.Int32("partition", p.partition), zap.Int64("offset", p.pos), zap.Error(err))
 	p.sink.Failed(partitionError(p.partition, err))
+}
+
+// changed ends a part whose topic is no more. The sink hears of it even if the partition was failing before.
+func (l *live) changed(p *part) {
+	p.failing = false
+	l.fail(p, ErrTopicChanged)
+	l.end(p)
 }
 
 // dispatch gives orphans to readers, after asking who leads them now.
@@ -213,8 +221,7 @@ func (l *live) place(p *part, t *topology, err error) {
 		return
 	}
 	if t.id != p.id {
-		l.fail(p, ErrTopicChanged)
-		l.end(p)
+		l.changed(p)
 		return
 	}
 	lead, err := t.leader(p.partition)
@@ -388,8 +395,11 @@ func (r *reader) fetchSolo(ctx context.Context, p *part) bool {
 	if !r.inTouch(ctx) {
 		return false
 	}
-	if refused := reply.refused(); refused != sarama.ErrNoError {
-		r.refused(p, refused)
+	if reply.block == nil {
+		return true // throttled: the next request waits
+	}
+	if reply.block.Err != sarama.ErrNoError {
+		r.refused(p, reply.block.Err)
 		return true
 	}
 	a, err := reply.read(p.pos)
@@ -430,7 +440,8 @@ func (r *reader) accept(p *part, a answer, err error) {
 	default:
 		p.barren, p.solo = 0, false
 	}
-	if moved || a.batch.Bounds != p.bounds {
+	if moved || !p.heard || a.batch.Bounds != p.bounds {
+		p.heard = true
 		p.pos = a.batch.Next
 		p.bounds = a.batch.Bounds
 		p.sink.Batch(&a.batch)
@@ -499,8 +510,7 @@ func (r *reader) inTouch(ctx context.Context) bool {
 		if t.id != p.id {
 			same = false
 			r.drop(p)
-			r.l.fail(p, ErrTopicChanged)
-			r.l.end(p)
+			r.l.changed(p)
 		}
 	}
 	return same

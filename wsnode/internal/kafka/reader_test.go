@@ -12,8 +12,9 @@ import (
 	"github.com/pointsmanhq/pointsman/wsnode/internal/source"
 )
 
-func TestRecordsArriveWithAllTheirParts(t *testing.T) {
-	f := newFake(t, 1, kfake.NumBrokers(1))
+func TestRecordsArriveWithAllTheirParts(t *testing.T) { onEach(t, 1, recordsArriveWithAllTheirParts) }
+
+func recordsArriveWithAllTheirParts(t *testing.T, f *cluster) {
 	c := f.open()
 	s := newTape(t, 0)
 	c.Read(0, 0, s)
@@ -51,11 +52,14 @@ func TestRecordsArriveWithAllTheirParts(t *testing.T) {
 }
 
 func TestHeadStopsAtAnOpenTransactionAndMovesPastMarkers(t *testing.T) {
-	f := newFake(t, 1, kfake.NumBrokers(1))
+	onEach(t, 1, headStopsAtAnOpenTransactionAndMovesPastMarkers)
+}
+
+func headStopsAtAnOpenTransactionAndMovesPastMarkers(t *testing.T, f *cluster) {
 	c := f.open()
 	s := newTape(t, 0)
 	c.Read(0, 0, s)
-	txn := f.kgo(kgo.TransactionalID("t1"))
+	txn := f.kgo(kgo.TransactionalID(f.topic + "-t"))
 
 	f.begin(txn)
 	f.produce(txn, 0, "aborted 0", "aborted 1")
@@ -95,35 +99,40 @@ func TestHeadStopsAtAnOpenTransactionAndMovesPastMarkers(t *testing.T) {
 }
 
 func TestInterleavedTransactionsAreSortedOut(t *testing.T) {
-	f := newFake(t, 1, kfake.NumBrokers(1))
-	a, b := f.kgo(kgo.TransactionalID("a")), f.kgo(kgo.TransactionalID("b"))
-	f.begin(a)
-	f.begin(b)
-	f.produce(a, 0, "a0 aborted")
-	f.produce(b, 0, "b1")
-	f.produce(a, 0, "a2 aborted")
-	f.end(a, kgo.TryAbort) // 3
-	f.begin(a)
-	f.produce(a, 0, "a4")
-	f.end(b, kgo.TryCommit) // 5
-	f.produce(a, 0, "a6")
-	f.end(a, kgo.TryCommit) // 7
-	f.begin(b)
-	f.produce(b, 0, "b8 aborted")
-	f.end(b, kgo.TryAbort) // 9
-	f.produce(f.admin, 0, "plain 10")
+	onEach(t, 1, interleavedTransactionsAreSortedOut)
+}
 
-	for from := int64(0); from <= 11; from++ {
+func interleavedTransactionsAreSortedOut(t *testing.T, f *cluster) {
+	a, b := f.kgo(kgo.TransactionalID(f.topic+"-a")), f.kgo(kgo.TransactionalID(f.topic+"-b"))
+	var committed []int64
+	f.begin(a)
+	f.begin(b)
+	f.produce(a, 0, "a aborted")
+	committed = append(committed, f.produce(b, 0, "b"))
+	f.produce(a, 0, "a aborted")
+	f.end(a, kgo.TryAbort)
+	f.begin(a)
+	committed = append(committed, f.produce(a, 0, "a"))
+	f.end(b, kgo.TryCommit)
+	committed = append(committed, f.produce(a, 0, "a"))
+	f.end(a, kgo.TryCommit)
+	f.begin(b)
+	f.produce(b, 0, "b aborted")
+	f.end(b, kgo.TryAbort)
+	committed = append(committed, f.produce(f.admin, 0, "plain"))
+
+	const end = 11 // seven records and four markers
+	c := f.open()
+	for from := int64(0); from <= end; from++ {
 		var want []int64
-		for _, o := range []int64{1, 4, 6, 10} {
+		for _, o := range committed {
 			if o >= from {
 				want = append(want, o)
 			}
 		}
-		c := f.open()
 		s := newTape(t, from)
 		c.Read(0, from, s)
-		s.wait("the end", func() bool { return s.next == 11 && s.bounds.High == 11 })
+		s.wait("the end", func() bool { return s.next == end && s.bounds.High == end })
 		if fmt.Sprint(s.offsets) != fmt.Sprint(want) {
 			t.Errorf("from %d: offsets %v, want %v", from, s.offsets, want)
 		}
@@ -154,8 +163,9 @@ func TestManyPartitionsOverManyBrokers(t *testing.T) {
 	}
 }
 
-func TestBatchLargerThanEveryLimitIsRead(t *testing.T) {
-	f := newFake(t, 2, kfake.NumBrokers(1), kfake.BrokerConfigs(map[string]string{"message.max.bytes": "9000000"}))
+func TestBatchLargerThanEveryLimitIsRead(t *testing.T) { onEach(t, 2, batchLargerThanEveryLimitIsRead) }
+
+func batchLargerThanEveryLimitIsRead(t *testing.T, f *cluster) {
 	big := f.kgo(kgo.ProducerBatchMaxBytes(8<<20), kgo.ProducerBatchCompression(kgo.NoCompression()))
 	value := make([]byte, 3<<20)
 	for _, v := range [][]byte{[]byte("before"), value, value, []byte("after")} {
@@ -182,7 +192,10 @@ func TestBatchLargerThanEveryLimitIsRead(t *testing.T) {
 }
 
 func TestOutOfRangeTellsTheBoundsAndPauses(t *testing.T) {
-	f := newFake(t, 1, kfake.NumBrokers(1))
+	onEach(t, 1, outOfRangeTellsTheBoundsAndPauses)
+}
+
+func outOfRangeTellsTheBoundsAndPauses(t *testing.T, f *cluster) {
 	c := f.open()
 	for i := range 10 {
 		f.produce(f.admin, 0, fmt.Sprint(i))
@@ -212,8 +225,9 @@ func TestOutOfRangeTellsTheBoundsAndPauses(t *testing.T) {
 	}
 }
 
-func TestReadReplacesAndStopReadEnds(t *testing.T) {
-	f := newFake(t, 2, kfake.NumBrokers(1))
+func TestReadReplacesAndStopReadEnds(t *testing.T) { onEach(t, 2, readReplacesAndStopReadEnds) }
+
+func readReplacesAndStopReadEnds(t *testing.T, f *cluster) {
 	c := f.open()
 	for i := range 5 {
 		f.produce(f.admin, 0, fmt.Sprint(i))
@@ -252,8 +266,8 @@ func TestLeaderMovesAndTheReaderFollows(t *testing.T) {
 	for round := range 6 {
 		f.produce(f.admin, 0, fmt.Sprint(round))
 		s.waitNext(int64(round) + 1)
-		to := (f.LeaderFor(testTopic, 0) + 1) % 3
-		if err := f.MoveTopicPartition(testTopic, 0, to); err != nil {
+		to := (f.LeaderFor(f.topic, 0) + 1) % 3
+		if err := f.MoveTopicPartition(f.topic, 0, to); err != nil {
 			t.Fatal(err)
 		}
 		if b, err := c.Bounds(context.Background(), 0); err != nil || b.High != int64(round)+1 {
@@ -290,7 +304,7 @@ func TestBrokerGoesAwayAndComesBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	for p := range tapes {
-		if err := f.MoveTopicPartition(testTopic, int32(p), 0); err != nil {
+		if err := f.MoveTopicPartition(f.topic, int32(p), 0); err != nil {
 			t.Fatal(err)
 		}
 		f.produce(f.admin, int32(p), "after")
@@ -299,8 +313,9 @@ func TestBrokerGoesAwayAndComesBack(t *testing.T) {
 	}
 }
 
-func TestCompressedBatchesAreRead(t *testing.T) {
-	f := newFake(t, 1, kfake.NumBrokers(1))
+func TestCompressedBatchesAreRead(t *testing.T) { onEach(t, 1, compressedBatchesAreRead) }
+
+func compressedBatchesAreRead(t *testing.T, f *cluster) {
 	c := f.open()
 	s := newTape(t, 0)
 	c.Read(0, 0, s)

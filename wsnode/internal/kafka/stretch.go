@@ -50,10 +50,15 @@ func (s *stretcher) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// stretch returns the frame, longer if it is a solo fetch's response that sarama would misread.
+// stretch returns the frame, changed if it is a solo fetch's response that sarama would misread.
 func stretch(frame []byte) []byte {
 	at, ok := recordsLength(frame)
 	if !ok {
+		return frame
+	}
+	if at+4 == len(frame) {
+		// No records: null is legal, and sarama refuses it in this version.
+		binary.BigEndian.PutUint32(frame[at:], 0)
 		return frame
 	}
 	missing := missingBytes(frame[at+4:])
@@ -87,8 +92,8 @@ func recordsLength(frame []byte) (at int, ok bool) {
 	r.skip(max(0, int(r.int32())) * 16)
 	r.skip(4) // preferred replica
 	at = r.at
-	size := r.int32()
-	return at, !r.bad && size >= 0 && r.at+int(size) == len(frame)
+	size := max(0, int(r.int32()))
+	return at, !r.bad && r.at+size == len(frame)
 }
 
 // missingBytes is how many bytes must follow a record set so that none of its batches has more records than bytes
