@@ -7,6 +7,8 @@ import (
 	"maps"
 	"path/filepath"
 	"reflect"
+	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -208,7 +210,7 @@ func TestExpiredLeaseIsNoticedAndEverythingPublishedAgain(t *testing.T) {
 	gone := make(chan struct{})
 	go func() { // etcd itself ends the leases
 		defer close(gone)
-		_ = c.etcd.Do(ctx(t), func(ctx context.Context, cl *clientv3.Client) error { //nolint:errcheck // seen below
+		_ = c.etcd.Do(ctx(t), func(ctx context.Context, cl *clientv3.Client) error { // what went wrong is seen below
 			for {
 				resp, err := cl.Get(ctx, keys.Nodes(), clientv3.WithPrefix())
 				if err != nil {
@@ -414,6 +416,25 @@ func TestCloseEndsEverything(t *testing.T) {
 		}
 		if _, err := c.EnsureTopic(ctx(t), aTopic()); !errors.Is(err, etcdmap.ErrClosed) {
 			t.Errorf("EnsureTopic = %v, want ErrClosed", err)
+		}
+	}
+}
+
+// Not parallel: it looks at every goroutine of the process.
+func TestCloseLeavesNoGoroutineBehind(t *testing.T) {
+	s := etcdtest.New(t)
+	c := open(t, s)
+	c.watch(t).until(t, "a picture", func(*etcdmap.Picture) bool { return true })
+	c.publish(t, "a", "a1").registered(t)
+	s.CutOff() // requests are under way for as long as they may
+	c.waitForLog(t, saidAway)
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	stacks := make([]byte, 1<<20)
+	for _, g := range strings.Split(string(stacks[:runtime.Stack(stacks, true)]), "\n\n") {
+		if strings.Contains(g, "pkg/etcdmap.") {
+			t.Errorf("still there after Close:\n%s", g)
 		}
 	}
 }

@@ -131,7 +131,7 @@ func (c *client) watch(t *testing.T) *view {
 	v := &view{}
 	go func() {
 		// Ends with the map, which waits for it.
-		_ = c.Watch(context.Background(), func(p *etcdmap.Picture) { //nolint:errcheck // ErrClosed, and only that
+		_ = c.Watch(context.Background(), func(p *etcdmap.Picture) { // ErrClosed
 			v.mu.Lock()
 			v.pics = append(v.pics, p)
 			v.mu.Unlock()

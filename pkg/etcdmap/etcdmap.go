@@ -40,7 +40,7 @@ type Config struct {
 	DialTimeout time.Duration // how long one request may wait for etcd; default 3 s
 	RelistEvery time.Duration // about how often a watched picture is compared with a fresh list; default 30 s
 
-	Logger *zap.Logger
+	Logger *zap.Logger // nil: silent
 }
 
 // Stats are totals since Open.
@@ -114,7 +114,7 @@ func newMap(cfg Config, s store) *Map {
 	if cfg.Logger == nil {
 		cfg.Logger = zap.NewNop()
 	}
-	log := cfg.Logger.Named("etcd").With(zap.Strings("endpoints", cfg.Endpoints))
+	log := cfg.Logger.With(zap.Strings("endpoints", cfg.Endpoints))
 	ctx, cancel := context.WithCancelCause(context.Background())
 	return &Map{
 		cfg:       cfg,
@@ -206,7 +206,10 @@ func (m *Map) Watch(ctx context.Context, changed func(*Picture)) error {
 
 // Health says why etcd cannot be relied on at present and since when; err is nil while it answers. It is only as fresh as the
 // map's use: a running Watch or Publisher asks at least once a second.
-func (m *Map) Health() (err error, since time.Time) { return m.health.state() }
+func (m *Map) Health() (err error, since time.Time) { //nolint:staticcheck // the reason comes first: both belong together, neither is this call's failure
+	since, err = m.health.state()
+	return err, since
+}
 
 // Stats returns totals since Open.
 func (m *Map) Stats() Stats {

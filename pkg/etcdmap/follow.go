@@ -17,8 +17,8 @@ const (
 	hangProbes = 4
 	lagProbes  = 2
 
-	retryMin = 50 * time.Millisecond
-	retryMax = time.Second
+	firstRetry   = 50 * time.Millisecond
+	longestRetry = time.Second
 )
 
 // change is what a follower tells: the first and every later list as the difference to what was known, and every
@@ -71,7 +71,7 @@ func (m *Map) follow(ctx context.Context, doubt <-chan struct{}, sink func(chang
 		f.note(why, err)
 		// A watch that ends as soon as it is begun must not become a storm of lists.
 		if why != causePeriodic && time.Since(begun) < time.Second {
-			delay = min(max(2*delay, retryMin), retryMax)
+			delay = min(max(2*delay, firstRetry), longestRetry)
 		} else {
 			delay = 0
 		}
@@ -95,7 +95,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 
 // list reads the map until it succeeds; false when ctx ended.
 func (f *follower) list(ctx context.Context, why cause) bool {
-	delay := retryMin
+	delay := firstRetry
 	for {
 		var snap snapshot
 		err := f.m.try(ctx, reading, func(ctx context.Context) (err error) {
@@ -109,7 +109,7 @@ func (f *follower) list(ctx context.Context, why cause) bool {
 		if !pause(ctx, delay) {
 			return false
 		}
-		delay = min(2*delay, retryMax)
+		delay = min(2*delay, longestRetry)
 	}
 }
 

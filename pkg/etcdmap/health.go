@@ -100,7 +100,10 @@ func (h *health) fail(a aspect, started time.Time, err error) {
 	if !due {
 		return
 	}
-	fields := []zap.Field{zap.Stringer("aspect", a), zap.Duration("away", away), zap.Error(err)}
+	fields := []zap.Field{zap.Stringer("aspect", a), zap.Error(err)}
+	if !first {
+		fields = append(fields, zap.Duration("away", away))
+	}
 	switch {
 	case !answered:
 		h.log.Warn("etcd cannot be used yet, waiting for it", fields...)
@@ -124,10 +127,10 @@ func (h *health) errLocked() error {
 }
 
 // state returns the present fault, if any, and since when.
-func (h *health) state() (error, time.Time) {
+func (h *health) state() (since time.Time, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.errLocked(), h.since
+	return h.since, h.errLocked()
 }
 
 func (h *health) totals() (outages, failures uint64) {

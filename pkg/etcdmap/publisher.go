@@ -147,7 +147,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 
 // publish takes one step after the other until ctx ends or the id turns out to be taken.
 func (p *Publisher) publish(ctx context.Context, owned *sync.WaitGroup) error {
-	delay := retryMin
+	delay := firstRetry
 	for ctx.Err() == nil {
 		p.mu.Lock()
 		p.pub.topic = p.m.knownTopic()
@@ -170,11 +170,11 @@ func (p *Publisher) publish(ctx context.Context, owned *sync.WaitGroup) error {
 			p.wait(ctx, s.until)
 		}
 		if err == nil {
-			delay = retryMin
+			delay = firstRetry
 			continue
 		}
 		pause(ctx, delay)
-		delay = min(2*delay, retryMax)
+		delay = min(2*delay, longestRetry)
 	}
 	return nil
 }
@@ -329,7 +329,7 @@ func (p *Publisher) Revoke(ctx context.Context) error {
 	if lease == 0 {
 		return nil
 	}
-	delay := retryMin
+	delay := firstRetry
 	for {
 		err := p.m.try(ctx, writing, func(ctx context.Context) error { return p.m.store.revoke(ctx, lease) })
 		if err == nil {
@@ -338,6 +338,6 @@ func (p *Publisher) Revoke(ctx context.Context) error {
 		if !pause(ctx, delay) {
 			return fmt.Errorf("revoke lease: %w (last: %w)", context.Cause(ctx), err)
 		}
-		delay = min(2*delay, retryMax)
+		delay = min(2*delay, longestRetry)
 	}
 }

@@ -53,7 +53,7 @@ func (m *Map) topicTxn(ctx context.Context, decide func(found *directory.Topic) 
 		return directory.Topic{}, err
 	}
 	defer leave()
-	delay := retryMin
+	delay := firstRetry
 	for {
 		t, again, err := m.tryTopic(ctx, decide)
 		var refused *refusedError
@@ -64,7 +64,7 @@ func (m *Map) topicTxn(ctx context.Context, decide func(found *directory.Topic) 
 		case err == nil:
 			continue // overtaken: somebody else made progress
 		case ctx.Err() != nil:
-			if last, _ := m.health.state(); last != nil {
+			if _, last := m.health.state(); last != nil {
 				return directory.Topic{}, fmt.Errorf("%w (last: %w)", context.Cause(ctx), last)
 			}
 			return directory.Topic{}, context.Cause(ctx)
@@ -72,7 +72,7 @@ func (m *Map) topicTxn(ctx context.Context, decide func(found *directory.Topic) 
 			return directory.Topic{}, err
 		}
 		pause(ctx, delay)
-		delay = min(2*delay, retryMax)
+		delay = min(2*delay, longestRetry)
 	}
 }
 
