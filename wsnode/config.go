@@ -57,6 +57,7 @@ type Config struct {
 	SessionTimeout time.Duration // of the consumer group; default 6 s
 
 	Version string // the program's, for etcd and links
+	Fault   string // POINTSMAN_FAULT, for builds with the tag pointsman_faults
 }
 
 // SASL says how to authenticate at Kafka.

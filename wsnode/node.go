@@ -43,6 +43,7 @@ type Node struct {
 	started  time.Time
 	admin    *admin.Server // nil without Config.Admin
 	check    *placement.Checker
+	faults   func(partition.Output) partition.Output // nil but in test builds
 	keys     directory.Keys
 	metrics  *metrics
 
@@ -85,6 +86,10 @@ func New(cfg Config, deps Deps) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	faults, err := damage(cfg.Fault)
+	if err != nil {
+		return nil, err
+	}
 	log := deps.Logger
 	if log == nil {
 		log = zap.NewNop()
@@ -93,6 +98,7 @@ func New(cfg Config, deps Deps) (*Node, error) {
 	n := &Node{
 		cfg: cfg, log: log, instance: instance, started: time.Now().UTC(),
 		check:    placement.New(by, log.Named("placement")),
+		faults:   faults,
 		keys:     directory.Keys{Prefix: cfg.EtcdPrefix, Topic: cfg.Topic},
 		killed:   make(chan struct{}),
 		ready:    make(chan struct{}),
@@ -329,6 +335,7 @@ func (n *Node) build(view identity.View, incarnation int64) {
 		Mark:     func(p int32, next int64) { n.group.Mark(p, next) },
 		Admitted: n.admitted,
 		Gap:      func(r link.GapReason) { n.metrics.gaps.WithLabelValues(r.String()).Inc() },
+		Output:   n.faults,
 		Logger:   n.log.Named("partitions"),
 	})
 	n.runner.SetClaims(n.claims)

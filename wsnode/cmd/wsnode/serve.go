@@ -148,7 +148,7 @@ func (s *serve) config() (wsnode.Config, error) {
 		Listen:      s.Listen, Advertise: s.Advertise, LinkToken: token, LinkTLS: linkTLS, Admin: s.Admin,
 		RingBytes: int64(s.Ring), LinkBuffer: int64(s.LinkBuffer), LinkTimeout: s.LinkTimeout, ScanRate: scan,
 		ReplayLimit: s.ReplayLimit, CheckpointEvery: s.Checkpoint, TruncatedAfter: s.TruncatedAfter, Linger: s.Linger,
-		DrainTimeout: s.DrainTimeout, SessionTimeout: s.Session, Version: buildinfo.Read().Version,
+		DrainTimeout: s.DrainTimeout, SessionTimeout: s.Session, Version: buildinfo.Read().Version, Fault: os.Getenv("POINTSMAN_FAULT"),
 	}, nil
 }
 
