@@ -28,7 +28,9 @@ func NodeKilledMidStreamLosesNothing(t testing.TB) {
 	w.connect(clients, load.Options{})
 	w.produce(clients, size(w, 200.0, 500.0), 128)
 	w.must(w.settled(30 * time.Second))
+	w.at(time.Now(), time.Second)
 	w.fault("SIGKILL", func() error { return w.KillNode(w.ctx, w.Nodes()[0].ID) })
+	w.at(time.Now(), size(w, time.Second, 8*time.Second)) // Kafka notices after 6 s and gives the partitions away
 	r := w.finish()
 	// Kafka takes 6 s and more to notice; a stand-in does not wait for that.
 	if longest := r.Faults[0].Max; longest > 4*time.Second {
@@ -75,7 +77,7 @@ func SlowClient(t testing.TB) {
 	w := begin(t, stack.Options{Routers: 1, Nodes: 2})
 	clients := keys("client", size(w, 50, 300))
 	w.connect(clients, load.Options{})
-	slow := w.client(0, load.Options{Key: "slow", ReadBuffer: 16 << 10})
+	slow := w.client(0, load.Options{Key: "slow", ReadBuffer: 256 << 10})
 	w.produce(clients, size(w, 200.0, 600.0), 128)
 	// Some megabytes in all, above every socket buffer on the way and above the session's window.
 	fat := size(w, 200.0, 100.0)
