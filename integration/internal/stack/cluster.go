@@ -90,7 +90,7 @@ func (c *cluster) Routers() []Router {
 	for _, m := range c.routers {
 		r := Router{Name: m.name, URL: "ws://" + m.listen, Admin: "http://" + m.admin, Log: m.log}
 		if m.unit != nil {
-			r.PID = m.unit.pid()
+			r.PID, r.Ended = m.unit.pid(), m.ended()
 		}
 		out = append(out, r)
 	}
@@ -108,13 +108,17 @@ func (c *cluster) Nodes() []Node {
 }
 
 func (m *member) node() Node {
-	n := Node{ID: m.name, Admin: "http://" + m.admin, Addr: m.listen, PID: m.unit.pid(), Log: m.log}
+	return Node{ID: m.name, Admin: "http://" + m.admin, Addr: m.listen, PID: m.unit.pid(), Log: m.log, Ended: m.ended()}
+}
+
+// ended tells how the member's process ended, "" while it runs.
+func (m *member) ended() string {
 	select {
 	case <-m.unit.done():
-		n.Ended = m.unit.ended()
+		return m.unit.ended()
 	default:
+		return ""
 	}
-	return n
 }
 
 // newSpec finds addresses for a member; the ports it would like come first, listen and admin.

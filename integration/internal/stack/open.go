@@ -39,6 +39,9 @@ func Open(ctx context.Context, kind Kind, o Options) (Stack, error) {
 	if o.Fault != "" && kind == InProcess {
 		return nil, fmt.Errorf("POINTSMAN_FAULT in one process: %w", ErrUnsupported)
 	}
+	if kind == Compose {
+		return openComposed(ctx, o)
+	}
 	c := &cluster{kind: kind, opts: o, prefix: o.EtcdPrefix, dir: o.Dir}
 	if err := c.open(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("open a stack of kind %s: %w", kind, err), c.Close())

@@ -31,6 +31,9 @@ const (
 	// External runs bin/router and bin/wsnode over a Kafka and an etcd that somebody else runs
 	// (Options.KafkaAddrs, Options.EtcdAddrs).
 	External Kind = "external"
+	// Compose runs the containers of deploy/compose.yaml: images that `make images` built, or that the
+	// environment names.
+	Compose Kind = "compose"
 )
 
 // KindFromEnv is the kind that POINTSMAN_STACK asks for, InProcess when it is not set.
@@ -38,10 +41,10 @@ func KindFromEnv() (Kind, error) {
 	switch k := Kind(os.Getenv("POINTSMAN_STACK")); k {
 	case "":
 		return InProcess, nil
-	case InProcess, Processes, Real, External:
+	case InProcess, Processes, Real, External, Compose:
 		return k, nil
 	default:
-		return "", fmt.Errorf("POINTSMAN_STACK=%s: want %s, %s, %s or %s", k, InProcess, Processes, Real, External)
+		return "", fmt.Errorf("POINTSMAN_STACK=%s: want %s, %s, %s, %s or %s", k, InProcess, Processes, Real, External, Compose)
 	}
 }
 
@@ -99,6 +102,7 @@ type Router struct {
 	Admin string // http base URL
 	PID   int    // 0 in process, or when it does not run
 	Log   string
+	Ended string // how it ended without being asked to; empty while it runs, or is stopped
 }
 
 // Stack is a running Pointsman. Its methods may be called from several goroutines. Every method that takes a

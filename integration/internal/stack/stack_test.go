@@ -39,20 +39,21 @@ func TestStackDoesWhatItSays(t *testing.T) {
 
 	n, err := s.AddNode(ctx)
 	must(err)
-	if got := ids(); got != "node-1 node-2 node-3" || n.ID != "node-3" {
-		t.Fatalf("nodes %s, added %s", got, n.ID)
+	if got := s.Nodes(); len(got) != 3 || got[2].ID != n.ID {
+		t.Fatalf("nodes %s, added %s", ids(), n.ID)
 	}
+	first, second := s.Nodes()[0], s.Nodes()[1]
 	must(ready(n.Admin))
 
-	must(s.FreezeNode(ctx, "node-1"))
-	must(s.ThawNode(ctx, "node-1"))
-	must(ready(s.Nodes()[0].Admin))
-	must(s.KillNode(ctx, "node-1"))
-	must(s.DrainNode(ctx, "node-2"))
-	if got := ids(); got != "node-3" {
-		t.Fatalf("nodes %s after a kill and a drain, want node-3", got)
+	must(s.FreezeNode(ctx, first.ID))
+	must(s.ThawNode(ctx, first.ID))
+	must(ready(first.Admin))
+	must(s.KillNode(ctx, first.ID))
+	must(s.DrainNode(ctx, second.ID))
+	if got := ids(); got != n.ID {
+		t.Fatalf("nodes %s after a kill and a drain, want %s", got, n.ID)
 	}
-	if err := s.KillNode(ctx, "node-1"); err == nil {
+	if err := s.KillNode(ctx, first.ID); err == nil {
 		t.Error("a node was killed twice")
 	}
 

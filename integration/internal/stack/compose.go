@@ -1,0 +1,606 @@
+package stack
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+
+	"github.com/pointsmanhq/pointsman/integration/internal/procs"
+	"github.com/pointsmanhq/pointsman/proto/directory"
+)
+
+// composed is the Stack that deploy/compose.yaml describes: containers, with the faults that an engine can make.
+type composed struct {
+	// Static after open.
+	opts     Options
+	dir      string
+	temp     bool
+	project  string
+	file     string // deploy/compose.yaml
+	override string // what Options add to it
+	ports    procs.Ports
+	env      []string
+	kafkas   []string
+	etcds    []string
+	docker   container
+
+	mu       sync.Mutex
+	routers  []Router          // guarded by mu; PID is 0 while stopped
+	ids      []string          // guarded by mu; the routers' containers
+	nodes    []containedNode   // guarded by mu; those that run
+	services map[string]string // guarded by mu; kafka and etcd's containers
+	closed   bool              // guarded by mu
+	etcdDown bool              // guarded by mu
+}
+
+// containedNode is a node and the container that it runs in.
+type containedNode struct {
+	Node
+	container string
+}
+
+const projectPrefix = "pointsman-test-"
+
+func openComposed(ctx context.Context, o Options) (Stack, error) {
+	c := &composed{opts: o, dir: o.Dir, project: fmt.Sprintf("%s%d", projectPrefix, os.Getpid()), services: map[string]string{}}
+	if err := c.open(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("open a stack of containers: %w", err), c.Close())
+	}
+	return c, nil
+}
+
+func (c *composed) open(ctx context.Context) (err error) {
+	if c.opts.Fault != "" || len(c.opts.TopicConfig) > 0 || c.opts.WellKnown {
+		return fmt.Errorf("faults in the programs, topic settings and well-known ports: %w", ErrUnsupported)
+	}
+	if c.dir == "" {
+		if c.dir, err = os.MkdirTemp("", "pointsman-stack-"); err != nil {
+			return err
+		}
+		c.temp = true
+	}
+	root, err := repository()
+	if err != nil {
+		return err
+	}
+	c.file = filepath.Join(root, "deploy", "compose.yaml")
+	if err := c.settings(root); err != nil {
+		return err
+	}
+	if c.docker, err = findDocker(ctx); err != nil {
+		return err
+	}
+	if err := c.docker.removeLeftovers(ctx); err != nil {
+		return err
+	}
+	if err := c.compose(ctx, "up", "-d", "kafka", "etcd", "topic"); err != nil {
+		return err
+	}
+	for _, service := range []string{"kafka", "etcd"} {
+		ids, err := c.containers(ctx, service)
+		if err != nil {
+			return err
+		}
+		c.services[service] = ids[0]
+	}
+	if err := c.compose(ctx, append([]string{"up", "-d", "--no-deps"}, c.routerServices()...)...); err != nil {
+		return err
+	}
+	for i, service := range c.routerServices() {
+		ids, err := c.containers(ctx, service)
+		if err != nil {
+			return err
+		}
+		c.ids = append(c.ids, ids[0])
+		if err := c.seeRouter(ctx, i); err != nil {
+			return err
+		}
+	}
+	// The topic service is a container that ends: `up` returns before that.
+	if c.opts.Partitions, err = ensureTopic(ctx, c.kafkas, c.opts); err != nil {
+		return err
+	}
+	if c.opts.Nodes > 0 {
+		if err := c.scale(ctx, c.opts.Nodes); err != nil {
+			return err
+		}
+	}
+	for i := range c.routers {
+		if err := c.routerReady(ctx, i); err != nil {
+			return err
+		}
+	}
+	c.opts.Logf("stack %s: Kafka %v, etcd %v, %d routers, %d nodes, logs in %s", Compose, c.kafkas, c.etcds, len(c.routers), len(c.nodes), c.dir)
+	return nil
+}
+
+// settings finds ports and writes what compose reads beside its file.
+func (c *composed) settings(root string) error {
+	c.env = append(os.Environ(), "COMPOSE_PROJECT_NAME="+c.project, "TOPIC="+c.opts.Topic, "PARTITIONS="+strconv.Itoa(int(c.opts.Partitions)))
+	if os.Getenv("KAFKA_IMAGE") == "" {
+		// What `make images` built; without the file compose pulls the public images.
+		data, err := os.ReadFile(filepath.Join(root, ".cache", "images.env"))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		for line := range strings.Lines(string(data)) {
+			c.env = append(c.env, strings.TrimPrefix(strings.TrimSpace(line), "export "))
+		}
+	}
+	port := func(variable string) (string, error) {
+		addr, err := c.ports.Take()
+		if err != nil {
+			return "", err
+		}
+		_, p, err := net.SplitHostPort(addr)
+		c.env = append(c.env, variable+"="+p)
+		return addr, err
+	}
+	kafka, err := port("KAFKA_PORT")
+	if err != nil {
+		return err
+	}
+	etcd, err := port("ETCD_PORT")
+	if err != nil {
+		return err
+	}
+	c.kafkas, c.etcds = []string{kafka}, []string{etcd}
+	services := map[string]any{
+		"wsnode": map[string]any{"command": append([]string{"--etcd-prefix=" + c.opts.EtcdPrefix}, c.opts.NodeFlags...)},
+	}
+	flags := append([]string{"--etcd-prefix=" + c.opts.EtcdPrefix}, c.opts.RouterFlags...)
+	for i := range c.opts.Routers {
+		number := ""
+		if i > 0 {
+			number = strconv.Itoa(i + 1)
+		}
+		listen, err := port("ROUTER" + number + "_PORT")
+		if err != nil {
+			return err
+		}
+		admin, err := port("ROUTER" + number + "_ADMIN_PORT")
+		if err != nil {
+			return err
+		}
+		service := map[string]any{"command": flags}
+		if i > 0 {
+			service["image"] = "${ROUTER_IMAGE:-pointsman/router:latest}"
+			service["environment"] = map[string]string{"POINTSMAN_TOPIC": c.opts.Topic, "POINTSMAN_ETCD": "etcd:2379"}
+			service["ports"] = []string{listen + ":8080", admin + ":8081"}
+			service["read_only"] = true
+		}
+		services["router"+number] = service
+		c.routers = append(c.routers, Router{Name: "router" + number, URL: "ws://" + listen, Admin: "http://" + admin, Log: filepath.Join(c.dir, "router"+number+".log")})
+	}
+	text, err := json.MarshalIndent(map[string]any{"services": services}, "", "  ") // JSON is YAML
+	if err != nil {
+		return err
+	}
+	c.override = filepath.Join(c.dir, "override.yaml")
+	return os.WriteFile(c.override, text, 0o644)
+}
+
+func (c *composed) routerServices() []string {
+	var out []string
+	for _, r := range c.routers {
+		out = append(out, r.Name)
+	}
+	return out
+}
+
+// compose runs one of compose's commands on the project.
+func (c *composed) compose(ctx context.Context, args ...string) error {
+	_, err := c.composeOutput(ctx, args...)
+	return err
+}
+
+func (c *composed) composeOutput(ctx context.Context, args ...string) (string, error) {
+	args = append([]string{"-f", c.file, "-f", c.override}, args...)
+	cmd := exec.CommandContext(ctx, c.docker.compose[0], append(slices.Clone(c.docker.compose[1:]), args...)...)
+	cmd.Env = c.env
+	return output(cmd)
+}
+
+// containers are those of a service, running or not.
+func (c *composed) containers(ctx context.Context, service string) ([]string, error) {
+	out, err := c.composeOutput(ctx, "ps", "-q", service)
+	if err != nil {
+		return nil, err
+	}
+	ids := strings.Fields(out)
+	if len(ids) == 0 {
+		return nil, fmt.Errorf("compose started no container for %s", service)
+	}
+	return ids, nil
+}
+
+// scale raises the number of running nodes to n, and returns when all are ready.
+func (c *composed) scale(ctx context.Context, n int) error {
+	if err := c.compose(ctx, "up", "-d", "--no-deps", "--no-recreate", "--scale", fmt.Sprintf("wsnode=%d", n), "wsnode"); err != nil {
+		return err
+	}
+	ids, err := c.containers(ctx, "wsnode")
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		c.mu.Lock()
+		known := slices.ContainsFunc(c.nodes, func(n containedNode) bool { return n.container == id })
+		c.mu.Unlock()
+		if known {
+			continue
+		}
+		n, err := c.meet(ctx, id)
+		if err != nil {
+			return err
+		}
+		c.mu.Lock()
+		c.nodes = append(c.nodes, n)
+		c.mu.Unlock()
+	}
+	return nil
+}
+
+// meet waits until a node's container is ready and finds the node's id, which it made itself, by its address.
+func (c *composed) meet(ctx context.Context, id string) (containedNode, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, errors.New("not ready within a minute"))
+	defer cancel()
+	n := containedNode{container: id}
+	err := procs.Poll(ctx, pollEvery, func() error {
+		state, err := c.docker.inspect(ctx, id)
+		if err != nil {
+			return err
+		}
+		if !state.running {
+			return fmt.Errorf("container ended with code %d", state.exitCode)
+		}
+		n.PID, n.Admin = state.pid, "http://"+net.JoinHostPort(state.ip, "9081")
+		if err := procs.CheckHTTP(ctx, n.Admin+"/readyz"); err != nil {
+			return err
+		}
+		n.ID, n.Addr, err = c.nodeAt(ctx, state.ip)
+		return err
+	})
+	if err != nil {
+		return n, fmt.Errorf("wait for node %.12s: %w\nits log ends with:\n%s", id, err, c.docker.logs(context.WithoutCancel(ctx), id, 15))
+	}
+	n.Log = filepath.Join(c.dir, n.ID+".log")
+	return n, nil
+}
+
+// nodeAt is the node that etcd says is at an address.
+func (c *composed) nodeAt(ctx context.Context, ip string) (id, addr string, err error) {
+	client, err := clientv3.New(clientv3.Config{Endpoints: c.etcds, DialTimeout: 5 * time.Second, Logger: zap.NewNop()})
+	if err != nil {
+		return "", "", err
+	}
+	defer client.Close()
+	keys := directory.Keys{Prefix: c.opts.EtcdPrefix, Topic: c.opts.Topic}
+	resp, err := client.Get(ctx, keys.Nodes(), clientv3.WithPrefix())
+	if err != nil {
+		return "", "", err
+	}
+	for _, kv := range resp.Kvs {
+		node, err := directory.ParseNode(kv.Value)
+		if err != nil {
+			return "", "", err
+		}
+		if host, _, err := net.SplitHostPort(node.Addr); err == nil && host == ip {
+			if id, ok := keys.NodeID(string(kv.Key)); ok {
+				return id, node.Addr, nil
+			}
+		}
+	}
+	return "", "", fmt.Errorf("etcd names no node at %s", ip)
+}
+
+func (c *composed) Kind() Kind         { return Compose }
+func (c *composed) Topic() string      { return c.opts.Topic }
+func (c *composed) Partitions() int32  { return c.opts.Partitions }
+func (c *composed) EtcdPrefix() string { return c.opts.EtcdPrefix }
+func (c *composed) Kafka() []string    { return c.kafkas }
+func (c *composed) Etcd() []string     { return c.etcds }
+func (c *composed) Dir() string        { return c.dir }
+
+func (c *composed) Routers() []Router {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.routers)
+}
+
+func (c *composed) Nodes() []Node {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var out []Node
+	for _, n := range c.nodes {
+		out = append(out, n.Node)
+	}
+	return out
+}
+
+func (c *composed) AddNode(ctx context.Context) (Node, error) {
+	c.mu.Lock()
+	n := len(c.nodes)
+	c.mu.Unlock()
+	if err := c.scale(ctx, n+1); err != nil {
+		return Node{}, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	added := c.nodes[len(c.nodes)-1].Node
+	c.opts.Logf("%s started", added.ID)
+	return added, nil
+}
+
+// take removes a node from those that run.
+func (c *composed) take(id string) (containedNode, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	i := slices.IndexFunc(c.nodes, func(n containedNode) bool { return n.ID == id })
+	if i < 0 {
+		return containedNode{}, fmt.Errorf("no node %s runs", id)
+	}
+	n := c.nodes[i]
+	c.nodes = slices.Delete(c.nodes, i, i+1)
+	return n, nil
+}
+
+// bury keeps a dead container's log and removes it, so that scaling up does not wake it.
+func (c *composed) bury(ctx context.Context, n containedNode) error {
+	c.docker.saveLog(ctx, n.container, n.Log)
+	return c.docker.run(ctx, "rm", "-f", "-v", n.container)
+}
+
+func (c *composed) DrainNode(ctx context.Context, id string) error {
+	n, err := c.take(id)
+	if err != nil {
+		return err
+	}
+	c.opts.Logf("%s drains", id)
+	if err := c.docker.stop(ctx, n.container); err != nil {
+		return err
+	}
+	return c.bury(ctx, n)
+}
+
+func (c *composed) KillNode(ctx context.Context, id string) error {
+	n, err := c.take(id)
+	if err != nil {
+		return err
+	}
+	c.opts.Logf("%s killed", id)
+	if err := c.docker.kill(ctx, n.container); err != nil {
+		return err
+	}
+	return c.bury(ctx, n)
+}
+
+func (c *composed) find(id string) (string, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, n := range c.nodes {
+		if n.ID == id {
+			return n.container, nil
+		}
+	}
+	return "", fmt.Errorf("no node %s runs", id)
+}
+
+func (c *composed) FreezeNode(ctx context.Context, id string) error {
+	container, err := c.find(id)
+	if err != nil {
+		return err
+	}
+	c.opts.Logf("%s frozen", id)
+	return c.docker.run(ctx, "pause", container)
+}
+
+func (c *composed) ThawNode(ctx context.Context, id string) error {
+	container, err := c.find(id)
+	if err != nil {
+		return err
+	}
+	c.opts.Logf("%s thawed", id)
+	return c.docker.run(ctx, "unpause", container)
+}
+
+// router is the container of router i.
+func (c *composed) router(i int) (string, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if i < 0 || i >= len(c.ids) {
+		return "", fmt.Errorf("there is no router %d", i)
+	}
+	return c.ids[i], nil
+}
+
+// seeRouter notes which process router i is.
+func (c *composed) seeRouter(ctx context.Context, i int) error {
+	id, err := c.router(i)
+	if err != nil {
+		return err
+	}
+	state, err := c.docker.inspect(ctx, id)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.routers[i].PID = state.pid
+	return nil
+}
+
+func (c *composed) routerReady(ctx context.Context, i int) error {
+	c.mu.Lock()
+	r := c.routers[i]
+	path := "/readyz"
+	if len(c.nodes) == 0 || c.etcdDown {
+		path = "/livez"
+	}
+	c.mu.Unlock()
+	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, errors.New("not ready within a minute"))
+	defer cancel()
+	if err := procs.Poll(ctx, pollEvery, func() error { return procs.CheckHTTP(ctx, r.Admin+path) }); err != nil {
+		return fmt.Errorf("wait for %s: %w", r.Name, err)
+	}
+	return nil
+}
+
+// onRouter does something to router i.
+func (c *composed) onRouter(ctx context.Context, i int, what string, do func(ctx context.Context, container string) error) error {
+	id, err := c.router(i)
+	if err != nil {
+		return err
+	}
+	c.opts.Logf("router %d: %s", i+1, what)
+	if err := do(ctx, id); err != nil {
+		return err
+	}
+	return c.seeRouter(ctx, i)
+}
+
+func (c *composed) KillRouter(ctx context.Context, i int) error {
+	return c.onRouter(ctx, i, "killed", c.docker.kill)
+}
+
+func (c *composed) StopRouter(ctx context.Context, i int) error {
+	return c.onRouter(ctx, i, "stops", c.docker.stop)
+}
+
+func (c *composed) StartRouter(ctx context.Context, i int) error {
+	if routers := c.Routers(); i >= 0 && i < len(routers) && routers[i].PID != 0 {
+		return fmt.Errorf("start router %d: it runs already", i+1)
+	}
+	err := c.onRouter(ctx, i, "starts", func(ctx context.Context, id string) error { return c.docker.run(ctx, "start", id) })
+	if err != nil {
+		return err
+	}
+	return c.routerReady(ctx, i)
+}
+
+func (c *composed) FreezeRouter(ctx context.Context, i int) error {
+	return c.onRouter(ctx, i, "frozen", func(ctx context.Context, id string) error { return c.docker.run(ctx, "pause", id) })
+}
+
+func (c *composed) ThawRouter(ctx context.Context, i int) error {
+	return c.onRouter(ctx, i, "thawed", func(ctx context.Context, id string) error { return c.docker.run(ctx, "unpause", id) })
+}
+
+func (c *composed) service(name string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.services[name]
+}
+
+func (c *composed) setEtcdDown(down bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.etcdDown = down
+}
+
+func (c *composed) StopEtcd(ctx context.Context) error {
+	c.setEtcdDown(true)
+	c.opts.Logf("etcd stops")
+	return c.docker.run(ctx, "stop", c.service("etcd"))
+}
+
+func (c *composed) StartEtcd(ctx context.Context) error {
+	c.opts.Logf("etcd starts")
+	if err := c.docker.run(ctx, "start", c.service("etcd")); err != nil {
+		return err
+	}
+	return c.etcdServes(ctx)
+}
+
+func (c *composed) etcdServes(ctx context.Context) error {
+	err := procs.Poll(ctx, pollEvery, func() error { return procs.CheckHTTP(ctx, "http://"+c.etcds[0]+"/health") })
+	if err == nil {
+		c.setEtcdDown(false)
+	}
+	return err
+}
+
+func (c *composed) WipeEtcd(ctx context.Context) error {
+	c.opts.Logf("etcd loses its data")
+	if err := c.docker.run(ctx, "rm", "-f", "-v", c.service("etcd")); err != nil {
+		return err
+	}
+	if err := c.compose(ctx, "up", "-d", "--no-deps", "etcd"); err != nil {
+		return err
+	}
+	ids, err := c.containers(ctx, "etcd")
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.services["etcd"] = ids[0]
+	c.mu.Unlock()
+	return c.etcdServes(ctx)
+}
+
+func (c *composed) StopKafka(ctx context.Context) error {
+	c.opts.Logf("Kafka stops")
+	return c.docker.run(ctx, "stop", "-t", "30", c.service("kafka"))
+}
+
+func (c *composed) StartKafka(ctx context.Context) error {
+	c.opts.Logf("Kafka starts")
+	if err := c.docker.run(ctx, "start", c.service("kafka")); err != nil {
+		return err
+	}
+	// The engine's proxy accepts connections before the broker does, and closes them again.
+	ctx, cancel := context.WithTimeoutCause(ctx, 2*time.Minute, errors.New("Kafka does not serve within 2 minutes"))
+	defer cancel()
+	return procs.Poll(ctx, 10*pollEvery, func() error {
+		_, err := ensureTopic(ctx, c.kafkas, c.opts)
+		return err
+	})
+}
+
+func (c *composed) Close() error {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return nil
+	}
+	c.closed = true
+	logs := map[string]string{}
+	for i, id := range c.ids {
+		logs[id] = c.routers[i].Log
+	}
+	for _, n := range c.nodes {
+		logs[n.container] = n.Log
+	}
+	for name, id := range c.services {
+		logs[id] = filepath.Join(c.dir, name+".log")
+	}
+	c.mu.Unlock()
+	// Also when the test's time is over.
+	ctx, cancel := context.WithTimeoutCause(context.Background(), 2*time.Minute, errors.New("the containers did not go within 2 minutes"))
+	defer cancel()
+	var errs []error
+	for id, path := range logs {
+		c.docker.saveLog(ctx, id, path)
+	}
+	if c.docker.compose != nil {
+		errs = append(errs, c.compose(ctx, "kill"), c.compose(ctx, "down", "-v", "--remove-orphans"))
+	}
+	errs = append(errs, c.ports.Close())
+	if c.temp {
+		errs = append(errs, os.RemoveAll(c.dir))
+	}
+	return errors.Join(errs...)
+}
