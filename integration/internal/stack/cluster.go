@@ -50,8 +50,7 @@ type launcher interface {
 // member is one router or node with its place in the stack.
 type member struct {
 	spec
-	unit   unit // nil while a router is stopped
-	frozen bool
+	unit unit // nil while a router is stopped
 }
 
 // cluster is the one Stack: a backend and a launcher.
