@@ -27,7 +27,7 @@ func echo(t *testing.T) string {
 			}
 			go func() {
 				defer c.Close()
-				_, _ = io.Copy(c, c) //nolint:errcheck // ends with the connection
+				_, _ = io.Copy(c, c) // ends with the connection
 			}()
 		}
 	}()

@@ -75,7 +75,7 @@ func Start(spec Spec) (*Process, error) {
 		}
 		p.pid = cmd.Process.Pid
 		started <- nil
-		_ = cmd.Wait() //nolint:errcheck // what the process came to is in its state
+		_ = cmd.Wait() // what the process came to is in its state
 		p.state = cmd.ProcessState
 	}()
 	if err := <-started; err != nil {

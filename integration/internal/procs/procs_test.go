@@ -123,13 +123,13 @@ func TestChildDiesWithAParentThatIsKilled(t *testing.T) {
 	if err := parent.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	_ = parent.Wait() //nolint:errcheck // it was killed
+	_ = parent.Wait() // it was killed
 	err = Poll(t.Context(), time.Millisecond, func() error {
 		stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-		if err != nil || strings.Contains(string(stat), ") Z ") {
-			return nil // gone, or waiting to be buried by whoever adopted it
+		if err == nil && !strings.Contains(string(stat), ") Z ") {
+			return errors.New("child still runs")
 		}
-		return errors.New("child still runs")
+		return nil // gone, or waiting to be buried by whoever adopted it
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -80,7 +80,7 @@ func CheckHTTP(ctx context.Context, url string) error {
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		body, _ := io.ReadAll(io.LimitReader(resp.Body, 512)) //nolint:errcheck // only adds to the error's text
+		body, _ := io.ReadAll(io.LimitReader(resp.Body, 512)) // only adds to the error's text
 		return fmt.Errorf("%s: %s: %s", url, resp.Status, body)
 	}
 	return nil
