@@ -50,7 +50,8 @@ func (p *bufferPool) extend(b *buffer, off, n int) (_ *buffer, newOff int) {
 	if len(b.b)+n <= cap(b.b) {
 		return b, off
 	}
-	next := p.get(len(b.b) - off + n)
+	// Doubling keeps the copying linear; a window that holds one huge record goes above the classes.
+	next := p.get(max(len(b.b)-off+n, min(2*cap(b.b), 4*(len(b.b)-off+n))))
 	next.b = append(next.b, b.b[off:]...)
 	p.put(b)
 	return next, 0
