@@ -432,3 +432,20 @@ func TestCloseEndsWhatIsUnderWay(t *testing.T) {
 	c.Read(1, 0, s)
 	c.StopRead(1)
 }
+
+func TestBrokerThatLagsBehindARecreationIsNotBelieved(t *testing.T) {
+	m := newMetadata("orders", []string{"a:1"}, nil)
+	first, second := &topology{id: [16]byte{1}}, &topology{id: [16]byte{2}}
+	if err := m.accept(first, "a:1", []string{"a:1", "b:2"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.accept(second, "b:2", []string{"a:1", "b:2"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.accept(first, "a:1", []string{"a:1", "b:2"}); err == nil || m.current() != second {
+		t.Errorf("the former topic is believed again: %v", err)
+	}
+	if got := m.candidates(); fmt.Sprint(got) != "[b:2 a:1]" {
+		t.Errorf("next to ask: %v", got)
+	}
+}

@@ -166,7 +166,7 @@ func (c *conn) do(ctx context.Context, f func(*conn) error) error {
 		if cause := context.Cause(ctx); cause != nil {
 			return cause
 		}
-		if !reused || isDecodingError(err) {
+		if !reused || isDecodingError(err) || isTimeout(err) {
 			return err
 		}
 	}
@@ -215,6 +215,11 @@ func (c *conn) close() {
 func isDecodingError(err error) bool {
 	var decoding sarama.PacketDecodingError
 	return errors.As(err, &decoding) || errors.Is(err, sarama.ErrInsufficientData)
+}
+
+func isTimeout(err error) bool {
+	var ne net.Error
+	return errors.As(err, &ne) && ne.Timeout()
 }
 
 // pool keeps up to limit connections to each broker.

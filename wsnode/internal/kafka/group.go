@@ -104,7 +104,11 @@ func setDefault(d *time.Duration, def time.Duration) {
 // Run is a member of the group until ctx ends, then commits, leaves the group and returns nil. Errors are
 // logged and retried for ever. It may be called once.
 func (g *Group) Run(ctx context.Context) error {
-	client, err := newGroupClient(g.c.ctx, g.c.cfg.Brokers, g.sc)
+	// When the membership should end and Kafka does not answer, the connections break after a while.
+	conns, breakConns := context.WithCancel(g.c.ctx)
+	defer breakConns()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(g.c.cfg.NetTimeout, breakConns) })()
+	client, err := newGroupClient(conns, g.c.cfg.Brokers, g.sc)
 	if err != nil {
 		return fmt.Errorf("start consumer group %s: %w", g.cfg.Group, err)
 	}

@@ -297,3 +297,26 @@ func TestGroupConfigurationIsChecked(t *testing.T) {
 		t.Error("a session timeout below the heartbeat is accepted")
 	}
 }
+
+func TestMemberThatVanishesIsReplacedAfterItsSession(t *testing.T) {
+	f := newFake(t, 4, kfake.NumBrokers(1), kfake.BrokerConfigs(map[string]string{"group.min.session.timeout.ms": "100"}))
+	r := newRoster(t)
+	short := func(cfg *GroupConfig) { cfg.SessionTimeout = 500 * time.Millisecond }
+	vanishing := f.open()
+	f.join(vanishing, rosterMember{r, "a"}, short)
+	r.waitShares(4, "a")
+	f.join(f.open(), rosterMember{r, "b"}, short)
+	r.waitShares(4, "a", "b")
+	// Its connections break and it makes no new ones: it cannot leave.
+	if err := vanishing.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r.wait("b to hold all partitions", func() bool {
+		for p := range int32(4) {
+			if _, ok := r.owners[p]["b"]; !ok {
+				return false
+			}
+		}
+		return true
+	})
+}

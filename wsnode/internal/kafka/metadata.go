@@ -51,12 +51,13 @@ type metadata struct {
 	turn chan struct{} // holds one: whoever asks
 
 	mu      sync.Mutex
-	cur     *topology // guarded by mu
-	brokers []string  // guarded by mu; addresses of the newest reply, the one that answered first
+	cur     *topology             // guarded by mu
+	retired map[[16]byte]struct{} // guarded by mu; ids the topic had before: a broker that tells one lags behind
+	brokers []string              // guarded by mu; addresses of the newest reply, the one that answered first
 }
 
 func newMetadata(topic string, seeds []string, p *pool) *metadata {
-	return &metadata{topic: topic, seeds: seeds, pool: p, turn: make(chan struct{}, 1)}
+	return &metadata{topic: topic, seeds: seeds, pool: p, turn: make(chan struct{}, 1), retired: make(map[[16]byte]struct{})}
 }
 
 // current is the newest topology, nil before the first refresh.
@@ -86,11 +87,9 @@ func (m *metadata) refresh(ctx context.Context, since time.Time) (*topology, err
 			return nil, cause
 		}
 		if err == nil {
-			m.mu.Lock()
-			m.cur = t
-			m.brokers = slices.DeleteFunc(brokers, func(b string) bool { return b == addr })
-			m.brokers = append([]string{addr}, m.brokers...)
-			m.mu.Unlock()
+			err = m.accept(t, addr, brokers)
+		}
+		if err == nil {
 			return t, nil
 		}
 		errs = append(errs, err)
@@ -100,6 +99,21 @@ func (m *metadata) refresh(ctx context.Context, since time.Time) (*topology, err
 		}
 	}
 	return nil, errors.Join(errs...)
+}
+
+// accept makes an answer the newest one, unless it is of a topic that was deleted since.
+func (m *metadata) accept(t *topology, addr string, brokers []string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, old := m.retired[t.id]; old {
+		return fmt.Errorf("broker %s has not heard yet that the topic was recreated", addr)
+	}
+	if m.cur != nil && m.cur.id != t.id {
+		m.retired[m.cur.id] = struct{}{}
+	}
+	m.cur = t
+	m.brokers = append([]string{addr}, slices.DeleteFunc(brokers, func(b string) bool { return b == addr })...)
+	return nil
 }
 
 // candidates are the brokers to ask, the one that answered last time first.
