@@ -29,9 +29,9 @@ func (n *Node) drain(hard context.Context) error {
 	grace, cancel := context.WithTimeout(hard, n.cfg.DrainTimeout)
 	defer cancel()
 	left := n.leaveGroup()
-	if n.successors() == 0 {
+	if _, totals := n.links.Status(); totals.Streams > 0 && n.successors() == 0 {
 		n.log.Warn("no other node can take over: this one serves its streams until the drain timeout is over",
-			zap.Duration("drain_timeout", n.cfg.DrainTimeout))
+			zap.Duration("drain_timeout", n.cfg.DrainTimeout), zap.Int64("streams", totals.Streams))
 	}
 	err := n.links.WaitEmpty(grace)
 	_, totals := n.links.Status()

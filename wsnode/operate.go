@@ -1,6 +1,7 @@
 package wsnode
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -139,6 +140,9 @@ type consistency struct {
 func (n *Node) dumpConsistency() any {
 	c := consistency{Problems: []string{}, Remarks: []string{}}
 	if n.up.Load() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		n.runner.Refresh(ctx)
 		c.Problems = append(c.Problems, n.problems()...)
 		c.Remarks = append(c.Remarks, n.remarks()...)
 	}

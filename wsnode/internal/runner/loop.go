@@ -37,6 +37,7 @@ const (
 	assign
 	revoke
 	topicChanged
+	refresh
 	// What Kafka says; admitted only while the topic's identity is vouched for.
 	boundsFound
 	liveBatch
@@ -64,6 +65,7 @@ type message struct {
 	bounds  source.Bounds
 	batch   *source.Batch
 	arrived time.Time
+	done    chan<- struct{} // of refresh
 }
 
 // loop runs one partition.Loop.
@@ -243,6 +245,9 @@ func (lp *loop) handle(m message) {
 			lp.times = nil
 			lp.core.TopicChanged(lp.now)
 		}
+	case refresh:
+		lp.publish()
+		m.done <- struct{}{}
 	case boundsFailed:
 		if m.number == lp.findings {
 			lp.core.BoundsFailed(lp.now)

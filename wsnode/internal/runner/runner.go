@@ -325,6 +325,27 @@ type Totals struct {
 	ScanBytes  uint64
 }
 
+// Refresh makes Status current. It waits for every loop, or until ctx ends.
+func (r *Runner) Refresh(ctx context.Context) {
+	r.mu.Lock()
+	loops := r.pinLocked()
+	r.mu.Unlock()
+	done := make(chan struct{}, len(loops))
+	for _, lp := range loops {
+		lp.post(message{kind: refresh, done: done})
+		r.release(lp)
+	}
+	for range loops {
+		select {
+		case <-done:
+		case <-r.ctx.Done():
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // Status returns the active partitions' states, at most a second old, in order, and the sums.
 func (r *Runner) Status() ([]partition.Status, Totals) {
 	r.mu.Lock()
