@@ -310,7 +310,7 @@ func (lp *loop) distrust(since time.Time) {
 // trusted reports whether a check that is good for m has been made.
 func (lp *loop) trusted(m message) bool {
 	began, _ := lp.r.cfg.Identity.Verified()
-	if began.IsZero() || began.Before(lp.doubt) {
+	if began.IsZero() || !began.After(lp.doubt) {
 		return false
 	}
 	// The monotonic clock stands still while the machine sleeps, the wall clock may be set: the larger age counts.
