@@ -37,10 +37,14 @@ run: build ## the playground: a page where nodes are killed and nothing breaks; 
 test: ## unit tests, core scenarios and whole clusters in one process (race detector, shuffled)
 	@$(if $(RACE),,echo 'no C compiler found: running without the race detector')
 	$(GOTEST) $(RACE) -shuffle=on -timeout 20m $(ARGS) work
+	$(if $(RACE),@echo 'once more without the race detector, which allocates: the tests that count allocations'
+	$(GOTEST) -run Allocat $(ARGS) ./proto/... ./pkg/... ./router/... ./wsnode/...)
 
 .PHONY: test-kafka
 test-kafka: build ## the same scenarios over real processes: Apache Kafka, etcd, bin/router, bin/wsnode (Java 17, Maven)
-	POINTSMAN_STACK=real POINTSMAN_BIN=$(CURDIR)/bin $(GOTEST) -count=1 -shuffle=on -timeout 30m $(ARGS) ./integration
+	$(GO) run ./integration/cmd/withkafka $(GOTEST) -count=1 -timeout 10m -run '/^kafka$$' $(ARGS) ./wsnode/internal/kafka
+	POINTSMAN_STACK=real POINTSMAN_BIN=$(CURDIR)/bin $(GOTEST) -p 1 -count=1 -shuffle=on -timeout 30m $(ARGS) \
+	  ./integration/internal/realkafka ./integration/internal/realetcd ./integration/internal/stack ./integration
 
 .PHONY: test-browser
 test-browser: build ## the playground page in a real headless Chromium
