@@ -426,6 +426,7 @@ func TestCloseEndsWhatIsUnderWay(t *testing.T) {
 	if err := c.Close(); err != nil {
 		t.Error(err)
 	}
+	w.cut.Store(false)
 	if err := <-scanned; err == nil {
 		t.Error("scan of a closed client succeeds")
 	}

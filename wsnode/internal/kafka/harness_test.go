@@ -77,6 +77,7 @@ func (f *cluster) kgo(opts ...kgo.Opt) *kgo.Client {
 		kgo.DefaultProduceTopic(f.topic),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.MetadataMinAge(10 * time.Millisecond),
+		kgo.RetryBackoffFn(func(int) time.Duration { return 10 * time.Millisecond }),
 	}, opts...)
 	cl, err := kgo.NewClient(opts...)
 	if err != nil {
@@ -142,14 +143,16 @@ func (f *cluster) deleteTopic() {
 	f.change(req, func(r kmsg.Response) int16 { return r.(*kmsg.DeleteTopicsResponse).Topics[0].ErrorCode })
 }
 
-func (f *cluster) createTopic(partitions int32) {
+func (f *cluster) createTopic(partitions int32, config ...[2]string) {
 	f.t.Helper()
 	req := kmsg.NewPtrCreateTopicsRequest()
 	rt := kmsg.NewCreateTopicsRequestTopic()
 	rt.Topic, rt.NumPartitions, rt.ReplicationFactor = f.topic, partitions, 1
-	big := kmsg.NewCreateTopicsRequestTopicConfig()
-	big.Name, big.Value = "max.message.bytes", kmsg.StringPtr("9000000")
-	rt.Configs = append(rt.Configs, big)
+	for _, kv := range append(config, [2]string{"max.message.bytes", "9000000"}) {
+		tc := kmsg.NewCreateTopicsRequestTopicConfig()
+		tc.Name, tc.Value = kv[0], kmsg.StringPtr(kv[1])
+		rt.Configs = append(rt.Configs, tc)
+	}
 	req.Topics = append(req.Topics, rt)
 	f.change(req, func(r kmsg.Response) int16 { return r.(*kmsg.CreateTopicsResponse).Topics[0].ErrorCode })
 }

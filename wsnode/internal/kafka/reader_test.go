@@ -333,3 +333,37 @@ func compressedBatchesAreRead(t *testing.T, f *cluster) {
 		}
 	}
 }
+
+func TestCompactedTopicIsReadOverItsHoles(t *testing.T) {
+	f := newFake(t, 1, kfake.NumBrokers(1))
+	f.deleteTopic()
+	f.createTopic(1, [2]string{"cleanup.policy", "compact"})
+	const total = 40
+	first := &kgo.Record{Key: []byte("kept"), Value: []byte("first")}
+	if err := f.admin.ProduceSync(context.Background(), first).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	for i := 1; i < total; i++ {
+		f.produce(f.admin, 0, fmt.Sprint(i)) // one key: only the last is kept
+	}
+	f.Compact()
+	c := f.open()
+	for from := int64(0); from <= total; from++ {
+		s := newTape(t, from)
+		c.Read(0, from, s)
+		s.waitNext(total)
+		if from == 0 && len(s.values) > total/2 {
+			t.Fatalf("nothing was compacted: %v", s.values)
+		}
+		if from < total && s.values[len(s.values)-1] != fmt.Sprint(total-1) {
+			t.Errorf("from %d: values %v", from, s.values)
+		}
+		for at := from; at < total; {
+			b, err := c.Scan(context.Background(), 0, at, 1)
+			if err != nil || b.Next <= at {
+				t.Fatalf("scan at %d: %+v, %v", at, b, err)
+			}
+			at = b.Next
+		}
+	}
+}
