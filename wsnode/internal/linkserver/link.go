@@ -33,7 +33,7 @@ type Link struct {
 	hello  link.Hello
 
 	wake    chan struct{} // one place: the writer has something to look at
-	writing sync.WaitGroup
+	written chan struct{} // closed when the writer has ended
 
 	// Owned by the reader.
 	partitions map[int32]*pile // all that ever had a stream here
@@ -65,6 +65,7 @@ func newLink(s *Server, conn *websocket.Conn, remote string) *Link {
 	l := &Link{
 		s: s, conn: conn, remote: remote, since: time.Now(),
 		wake:       make(chan struct{}, 1),
+		written:    make(chan struct{}),
 		partitions: map[int32]*pile{},
 		streams:    map[uint64]int32{},
 		refused:    map[int32]struct{}{},
@@ -92,7 +93,6 @@ func (l *Link) run() {
 	if err == nil {
 		log = log.With(zap.String("router", l.hello.Router), zap.Uint64("link", uint64(l.id)))
 		log.Info("link opened", zap.String("build", l.hello.Build))
-		l.writing.Add(1)
 		go l.write()
 		err = l.read()
 		l.end(err)
@@ -278,8 +278,21 @@ func (q *requests) Detach(f link.Detach) error {
 
 // end stops the writer and tells the loops. The link takes no frames after it.
 func (l *Link) end(cause error) {
-	l.abort(cause)
-	l.writing.Wait()
+	l.shut()
+	var no *refusal
+	if errors.As(cause, &no) {
+		// The end of the context would cut the connection if the writer is at work, and the close frame would be
+		// lost: let it come to rest first.
+		t := time.NewTimer(restTime)
+		select {
+		case <-l.written:
+		case <-l.ctx.Done():
+		case <-t.C:
+		}
+		t.Stop()
+	}
+	l.cancel(cause)
+	<-l.written
 	l.s.forget(l)
 	l.mu.Lock()
 	streams := len(l.streams)
@@ -294,12 +307,21 @@ func (l *Link) end(cause error) {
 	l.s.countStreams(-streams)
 }
 
-// abort ends the link without a word to the peer, unless the cause is a refusal, which the reader sends.
-func (l *Link) abort(cause error) {
+// restTime is how long a writer may take for the message at hand before a refused peer gets its close frame.
+const restTime = time.Second
+
+// shut drops what is queued and takes no more; the writer ends.
+func (l *Link) shut() {
 	l.mu.Lock()
 	l.ended = true
 	l.out, l.cuts, l.control = nil, nil, 0
 	l.mu.Unlock()
+	l.Flush()
+}
+
+// abort cuts the connection without a word to the peer.
+func (l *Link) abort(cause error) {
+	l.shut()
 	l.cancel(cause)
 }
 

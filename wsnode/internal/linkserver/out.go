@@ -119,7 +119,7 @@ func (l *Link) cutLocked(before int) {
 	if n := len(l.cuts); n > 0 {
 		start = l.cuts[n-1]
 	}
-	if len(l.out)-start > link.MaxMessage && before > start {
+	if len(l.out)-start > l.s.maxMessage && before > start {
 		l.cuts = append(l.cuts, before)
 	}
 }
@@ -144,7 +144,7 @@ func (l *Link) finish(code websocket.StatusCode, reason string) {
 
 // write sends what is queued, all of it as one message, until the link ends.
 func (l *Link) write() {
-	defer l.writing.Done()
+	defer close(l.written)
 	var spare []byte
 	var cuts []int
 	for {

@@ -88,6 +88,8 @@ type Server struct {
 	cfg   Config
 	log   *zap.Logger
 	token [sha256.Size]byte
+	// maxMessage is the protocol's limit; tests lower it.
+	maxMessage int
 
 	streams atomic.Int64  // of all links
 	empty   chan struct{} // poked when the last stream has left
@@ -105,7 +107,7 @@ type Server struct {
 func New(cfg Config) *Server {
 	cfg.defaults()
 	return &Server{
-		cfg: cfg, log: cfg.Logger, token: sha256.Sum256([]byte(cfg.Token)),
+		cfg: cfg, log: cfg.Logger, token: sha256.Sum256([]byte(cfg.Token)), maxMessage: link.MaxMessage,
 		empty: make(chan struct{}, 1),
 		links: map[partition.LinkID]*Link{},
 	}
