@@ -16,6 +16,7 @@ import (
 	"github.com/pointsmanhq/pointsman/pkg/logging"
 	"github.com/pointsmanhq/pointsman/pkg/options"
 	"github.com/pointsmanhq/pointsman/wsnode"
+	"github.com/pointsmanhq/pointsman/wsnode/internal/kafka"
 )
 
 // kafkaOptions say where Kafka is; serve and produce have them.
@@ -166,6 +167,7 @@ func (s *serve) Run(ctx context.Context, env options.Env) error {
 	for _, w := range env.Warnings {
 		log.Warn("settings", zap.String("remark", w))
 	}
+	kafka.RedirectLog(log)
 	node, err := wsnode.New(cfg, wsnode.Deps{Logger: log})
 	if err != nil {
 		return &options.UsageError{Err: err}

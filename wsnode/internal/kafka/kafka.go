@@ -123,7 +123,7 @@ func Open(ctx context.Context, cfg Config) (*Client, error) {
 		return nil, err
 	}
 	own, cancel := context.WithCancelCause(context.Background())
-	c := &Client{cfg: cfg, log: cfg.Logger.Named("kafka"), sc: sc, ctx: own, cancel: cancel}
+	c := &Client{cfg: cfg, log: cfg.Logger, sc: sc, ctx: own, cancel: cancel}
 	c.control = newPool(own, sc, 1)
 	c.offsets = newPool(own, sc, 2)
 	c.scans = newPool(own, sc, cfg.ScanConns)
