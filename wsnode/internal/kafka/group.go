@@ -149,9 +149,18 @@ func (g *Group) Run(ctx context.Context) error {
 	return nil
 }
 
+// logErrors logs what sarama reports, but not the same trouble once for every partition and commit.
 func (g *Group) logErrors(member sarama.ConsumerGroup) {
+	var said time.Time
+	unsaid := 0
 	for err := range member.Errors() {
-		g.log.Warn("consumer group error", zap.Error(err))
+		if time.Since(said) < 5*time.Second {
+			unsaid++
+			g.log.Debug("consumer group error", zap.Error(err))
+			continue
+		}
+		g.log.Warn("consumer group error", zap.Error(err), zap.Int("others_before", unsaid))
+		said, unsaid = time.Now(), 0
 	}
 }
 

@@ -320,3 +320,23 @@ func TestMemberThatVanishesIsReplacedAfterItsSession(t *testing.T) {
 		return true
 	})
 }
+
+func TestLeavingDoesNotWaitForAClusterThatIsCutOff(t *testing.T) {
+	w := &wires{}
+	f := newFake(t, 2, kfake.NumBrokers(1), kfake.ListenFn(w.listen))
+	c := f.open(func(cfg *Config) { cfg.NetTimeout = 200 * time.Millisecond })
+	r := newRoster(t)
+	g, leave := f.join(c, rosterMember{r, "a"}, func(cfg *GroupConfig) { cfg.RebalanceTimeout = time.Hour })
+	r.waitShares(2, "a")
+	g.Mark(0, 1) // something to commit
+	w.cut.Store(true)
+	defer w.cut.Store(false)
+	began := time.Now()
+	leave()
+	if took := time.Since(began); took > patience/4 {
+		t.Errorf("leaving took %v", took)
+	}
+	if counts, _ := r.countsLocked(2); len(counts) != 0 {
+		t.Errorf("partitions are still held: %v", counts)
+	}
+}
