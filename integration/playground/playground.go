@@ -92,6 +92,8 @@ func (c *Config) defaults() error {
 		return fmt.Errorf("%d clients: it takes 1 to %d, since browsers open no more WebSockets to one host", c.Clients, maxClients)
 	case c.Partitions < 1 || c.Partitions > 256:
 		return fmt.Errorf("%d partitions: it takes 1 to 256", c.Partitions)
+	case c.Listen != "" && !loopback(c.Listen):
+		return fmt.Errorf("address %s is not loopback, such as 127.0.0.1:8000; whoever reaches the page can kill processes, so from another machine use ssh -L", c.Listen)
 	case !(c.Rate > 0 && c.Rate <= 100):
 		return fmt.Errorf("%g records a second for each client: it takes more than 0 and at most 100", c.Rate)
 	}
@@ -127,6 +129,9 @@ type Playground struct {
 
 	actions sync.WaitGroup // that are under way
 }
+
+// Check tells what is wrong with a configuration, before anything is started.
+func (c Config) Check() error { return c.defaults() }
 
 // Run serves until ctx ends. It leaves no process behind.
 func Run(ctx context.Context, cfg Config) (err error) {
@@ -194,7 +199,17 @@ func (p *Playground) origins() []string {
 	return []string{p.page, "http://localhost:" + port}
 }
 
-// listen opens the page's address. Only loopback: whoever reaches the page can kill processes.
+// loopback reports whether an address with or without a port is one of this machine only.
+func loopback(addr string) bool {
+	host := addr
+	if name, _, err := net.SplitHostPort(addr); err == nil {
+		host = name
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// listen opens the page's address.
 func listen(ctx context.Context, cfg Config) (net.Listener, error) {
 	var lc net.ListenConfig
 	if cfg.Listen == "" {
@@ -204,13 +219,6 @@ func listen(ctx context.Context, cfg Config) (net.Listener, error) {
 			}
 		}
 		cfg.Listen = "127.0.0.1:0"
-	}
-	host, _, err := net.SplitHostPort(cfg.Listen)
-	if err != nil {
-		return nil, fmt.Errorf("--listen %s: want host:port", cfg.Listen)
-	}
-	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return nil, fmt.Errorf("--listen %s: only loopback, such as 127.0.0.1:8000, because whoever reaches the page can kill processes; from another machine use ssh -L", cfg.Listen)
 	}
 	l, err := lc.Listen(ctx, "tcp", cfg.Listen)
 	if errors.Is(err, syscall.EADDRINUSE) {

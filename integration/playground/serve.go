@@ -121,11 +121,7 @@ func guard(next http.Handler) http.Handler {
 	next = http.NewCrossOriginProtection().Handler(next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// A name that was made to resolve to 127.0.0.1 would otherwise share our origin.
-		host := r.Host
-		if name, _, err := net.SplitHostPort(host); err == nil {
-			host = name
-		}
-		if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		if !loopback(r.Host) {
 			http.Error(w, "call the page by its loopback address", http.StatusForbidden)
 			return
 		}

@@ -113,8 +113,9 @@ func (w *world) look() (snapshot, <-chan struct{}) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s := snapshot{
+		// Never null in JSON.
 		Nodes: []node{}, Routers: []router{}, Etcd: w.etcd,
-		Partitions: slices.Clone(w.partitions), Actions: slices.Clone(w.actions),
+		Partitions: append([]partition{}, w.partitions...), Actions: append([]action{}, w.actions...),
 	}
 	for _, n := range w.nodes {
 		s.Nodes = append(s.Nodes, *n)

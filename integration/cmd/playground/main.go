@@ -47,11 +47,15 @@ func (p *program) Run(ctx context.Context, env options.Env) error {
 		}
 		bin = filepath.Dir(exe)
 	}
-	return playground.Run(ctx, playground.Config{
+	cfg := playground.Config{
 		Listen: p.Listen, Bin: bin, Dir: p.Dir, Kafka: p.Kafka, Etcd: p.Etcd, Topic: p.Topic, EtcdPrefix: p.EtcdPrefix,
 		Routers: p.Routers, Nodes: p.Nodes, Partitions: p.Partitions, Clients: p.Clients, Rate: p.Rate,
 		FreePorts: p.FreePorts, Out: env.Stdout, Err: env.Stderr,
-	})
+	}
+	if err := cfg.Check(); err != nil {
+		return &options.UsageError{Err: err}
+	}
+	return playground.Run(ctx, cfg)
 }
 
 func main() {

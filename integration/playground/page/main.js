@@ -56,7 +56,7 @@ function see(next) {
   const known = new Set((before?.actions ?? []).map((a) => a.id));
   if (before) {
     for (const a of state.actions) if (!known.has(a.id)) timeline.mark(names.action(a), Date.now());
-    state.partitions?.forEach((p, i) => {
+    state.partitions.forEach((p, i) => {
       const was = before.partitions?.[i];
       if (was?.node && was.node !== p.node) tally.moved(i);
     });

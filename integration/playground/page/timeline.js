@@ -23,9 +23,11 @@ export class Timeline {
     const box = this.canvas.getBoundingClientRect();
     this.w = box.width;
     this.h = box.height;
+    this.bottom = box.height - 18; // above the time
     this.canvas.width = Math.round(box.width * scale);
     this.canvas.height = Math.round(box.height * scale);
     this.scale = scale;
+    this.draw(); // a canvas that changes its size is empty
   }
 
   delay(ms) {
@@ -46,7 +48,7 @@ export class Timeline {
 
   y(ms) {
     const share = Math.log(Math.max(least, ms) / least) / Math.log(most / least);
-    return this.h - 4 - Math.min(1, share) * (this.h - 24);
+    return this.bottom - Math.min(1, share) * (this.bottom - 20);
   }
 
   draw() {
@@ -54,10 +56,10 @@ export class Timeline {
     if (!this.colours) {
       const css = getComputedStyle(document.documentElement);
       const pick = (name) => css.getPropertyValue(name).trim();
-      this.colours = { line: pick("--line"), faint: pick("--faint"), bar: pick("--accent"), slow: pick("--warn"), text: pick("--text") };
+      this.colours = { line: pick("--line"), faint: pick("--faint"), bar: pick("--accent"), slow: pick("--warn"), text: pick("--text"), card: pick("--card") };
       this.font = `11px ${pick("--sans")}`;
     }
-    const { line, faint, bar, slow, text } = this.colours;
+    const { line, faint, bar, slow } = this.colours;
     c.setTransform(this.scale, 0, 0, this.scale, 0, 0);
     c.clearRect(0, 0, this.w, this.h);
     c.font = this.font;
@@ -79,23 +81,33 @@ export class Timeline {
       if (px < left) continue;
       const y = this.y(b.max);
       c.fillStyle = b.max > 500 ? slow : bar;
-      c.fillRect(px, y, thick, this.h - y);
+      c.fillRect(px, y, thick, this.bottom - y);
     }
-    this.drawMarks(c, x, left, faint, text);
+    c.fillStyle = faint;
+    for (const [ago, label] of [[60, "60 s ago"], [40, "40 s"], [20, "20 s"], [0, "now"]]) {
+      const wide = c.measureText(label).width;
+      c.fillText(label, Math.max(left, Math.min(x(now - ago * 1000) - wide / 2, this.w - wide)), this.h - 7);
+    }
+    this.drawMarks(c, x, left);
   }
 
-  drawMarks(c, x, left, faint, text) {
-    const ends = [0, 0, 0]; // of the labels in each row
+  drawMarks(c, x, left) {
+    const { faint, text, card } = this.colours;
+    const ends = [0, 0, 0, 0]; // of the labels in each row
+    c.lineWidth = 3;
+    c.lineJoin = "round";
     for (const m of this.marks) {
       const px = x(m.at);
       if (px < left) continue;
       const wide = c.measureText(m.label).width;
       const start = Math.min(px + 5, this.w - wide - 2);
-      let row = ends.findIndex((end) => start > end);
-      if (row < 0) row = ends.length - 1;
-      ends[row] = start + wide + 8;
       c.fillStyle = faint;
-      c.fillRect(Math.round(px), 0, 1, this.h);
+      c.fillRect(Math.round(px), 0, 1, this.bottom);
+      const row = ends.findIndex((end) => start > end);
+      if (row < 0) continue; // too many at once: the line is there, and the log has the words
+      ends[row] = start + wide + 8;
+      c.strokeStyle = card;
+      c.strokeText(m.label, start, 8 + row * 14);
       c.fillStyle = text;
       c.fillText(m.label, start, 8 + row * 14);
     }

@@ -80,6 +80,7 @@ export class View {
       }
     }
     const grid = $("partitions");
+    grid.classList.toggle("many", a.partitions > 64);
     for (let i = 0; i < a.partitions; i++) grid.append(make("li"));
   }
 
@@ -109,9 +110,9 @@ export class View {
     this.slots = new Map(s.nodes.map((n) => [n.id, n.slot]));
     const served = new Map();
     const heard = new Map();
-    for (const p of s.partitions ?? []) served.set(p.node, (served.get(p.node) ?? 0) + 1);
+    for (const p of s.partitions) served.set(p.node, (served.get(p.node) ?? 0) + 1);
     for (const c of clients) {
-      const node = s.partitions?.[c.partition]?.node;
+      const node = s.partitions[c.partition]?.node;
       heard.set(node, (heard.get(node) ?? 0) + 1);
     }
     this.nodes(s, served, heard);
@@ -160,8 +161,7 @@ export class View {
     }
     for (const n of s.nodes) {
       const c = this.card(list, n.id, [["drain", "drain"], ["freeze", "freeze"], ["kill", "kill -9"]]);
-      c.li.className = `slot-${n.slot} ${n.state}`;
-      c.li.dataset.state = n.state;
+      c.li.className = `slot-${n.slot} is-${n.state}`;
       const until = n.state === "frozen" ? ` ${Math.max(0, Math.ceil((n.until - s.now) / 1000))} s` : "";
       set(c.badge, n.state + until);
       const gone = n.state === "dead" || n.state === "gone";
@@ -177,13 +177,13 @@ export class View {
     const list = $("others");
     for (const r of s.routers) {
       const c = this.card(list, r.name, [["restart-router", "restart"]]);
-      c.li.className = `router ${r.state}`;
+      c.li.className = `router is-${r.state}`;
       set(c.badge, r.state);
       set(c.detail, `${plural(r.sessions, "socket")} · ${r.url.replace("ws://", "")} · pid ${r.pid}`);
       c.buttons[0].disabled = r.state !== "live" && r.state !== "dead";
     }
     const c = this.card(list, "etcd", s.etcd === "foreign" ? [] : [["stop-etcd", "stop"]]);
-    c.li.className = `store ${s.etcd}`;
+    c.li.className = `store is-${s.etcd}`;
     set(c.badge, s.etcd === "foreign" ? "yours" : s.etcd);
     set(c.detail, s.etcd === "stopped" ? "routers keep their last table" : "the map of who serves what");
     for (const b of c.buttons) {
@@ -197,7 +197,7 @@ export class View {
 
   partitions(s) {
     const cells = $("partitions").children;
-    (s.partitions ?? []).forEach((p, i) => {
+    s.partitions.forEach((p, i) => {
       const cell = cells[i];
       if (!cell) return;
       const slot = this.slots.get(p.node);
@@ -218,7 +218,7 @@ export class View {
     const long = Math.max(1000, 4000 / rate);
     clients.forEach((c, i) => {
       const t = this.tiles[i];
-      const slot = this.slots.get(s.partitions?.[c.partition]?.node);
+      const slot = this.slots.get(s.partitions[c.partition]?.node);
       const got = c.received !== t.received;
       t.received = c.received;
       const late = c.lastAt > 0 && now - c.lastAt > long;
