@@ -34,7 +34,7 @@ type Config struct {
 	EtcdTLS      *tls.Config
 	EtcdUser     string
 	EtcdPassword string
-	LeaseTTL     time.Duration // default 5 s
+	EtcdLease    time.Duration // default 5 s
 
 	Partitioner string // murmur2 (default), crc32 or fnv1a
 
@@ -44,17 +44,17 @@ type Config struct {
 	LinkTLS   *tls.Config
 	Admin     string // for operators; empty: no admin server
 
-	RingBytes       int64         // recent records of all partitions together; default 256 MiB
-	LinkBuffer      int64         // what may wait for one link; default 4 MiB
-	LinkTimeout     time.Duration // a link without progress is closed; default 30 s
-	ScanRate        int64         // catch-up reads of the node, bytes per second; default 64 MiB, negative: no bound
-	ReplayLimit     int64         // how many offsets a stream may go back; 0: no limit
-	CheckpointEvery time.Duration // default 100 ms
-	TruncatedAfter  time.Duration // default 10 s
-	Linger          time.Duration // how long an unused partition is read on; default 5 s
-	DrainTimeout    time.Duration // default 30 s
+	Ring             int64         // recent records of all partitions together; default 256 MiB
+	LinkBuffer       int64         // what may wait for one link; default 4 MiB
+	LinkStallTimeout time.Duration // a link without progress is closed; default 30 s
+	ScanRate         int64         // catch-up reads of the node, bytes per second; default 64 MiB, negative: no bound
+	ReplayLimit      int64         // how many offsets a stream may go back; 0: no limit
+	CheckpointEvery  time.Duration // default 100 ms
+	TruncatedAfter   time.Duration // default 10 s
+	Linger           time.Duration // how long an unused partition is read on; default 5 s
+	DrainTimeout     time.Duration // default 30 s
 
-	SessionTimeout time.Duration // of the consumer group; default 6 s
+	GroupSessionTimeout time.Duration // of the consumer group; default 6 s
 
 	Version string // the program's, for etcd and links
 	Fault   string // POINTSMAN_FAULT, for builds with the tag pointsman_faults
@@ -106,9 +106,9 @@ func (c *Config) defaults() error {
 	text(&c.Version, "devel")
 	list(&c.Kafka, "127.0.0.1:9092")
 	list(&c.Etcd, "127.0.0.1:2379")
-	size(&c.RingBytes, 256<<20)
+	size(&c.Ring, 256<<20)
 	size(&c.ScanRate, 64<<20)
-	wait(&c.LinkTimeout, 30*time.Second)
+	wait(&c.LinkStallTimeout, 30*time.Second)
 	wait(&c.Linger, 5*time.Second)
 	wait(&c.DrainTimeout, 30*time.Second)
 	if c.ID == "" {

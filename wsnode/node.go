@@ -286,7 +286,7 @@ func (n *Node) start(ctx context.Context, life *life) (closing func(), err error
 	// In reverse: routers first, then the group, whose end revokes what the loops still hold.
 	undo = append(undo, n.runner.Close, n.waitGroup, func() { n.links.Close(0, websocket.StatusGoingAway, "") })
 	n.group, err = n.kafka.NewGroup(kafka.GroupConfig{
-		Group: n.cfg.Group, SessionTimeout: n.cfg.SessionTimeout, Handler: groupMember{n},
+		Group: n.cfg.Group, SessionTimeout: n.cfg.GroupSessionTimeout, Handler: groupMember{n},
 	})
 	if err != nil {
 		return closing, err
@@ -315,7 +315,7 @@ func (n *Node) start(ctx context.Context, life *life) (closing func(), err error
 // build makes the parts that know each other.
 func (n *Node) build(view identity.View, incarnation int64) {
 	n.publisher = n.etcd.NewPublisher(etcdmap.PublisherConfig{
-		NodeID: n.cfg.ID, Node: n.value(false), LeaseTTL: n.cfg.LeaseTTL,
+		NodeID: n.cfg.ID, Node: n.value(false), LeaseTTL: n.cfg.EtcdLease,
 		Lost: func(p int32, winner directory.Claim) { n.claims.Lost(p, winner) },
 	})
 	n.claims = claims.NewKeeper(claims.Config{
@@ -329,7 +329,7 @@ func (n *Node) build(view identity.View, incarnation int64) {
 			ReplayLimit: n.cfg.ReplayLimit, CheckpointEvery: n.cfg.CheckpointEvery,
 			TruncatedAfter: n.cfg.TruncatedAfter, Linger: n.cfg.Linger,
 		},
-		RingBudget: n.cfg.RingBytes, ScanRate: max(n.cfg.ScanRate, 0),
+		RingBudget: n.cfg.Ring, ScanRate: max(n.cfg.ScanRate, 0),
 		TopicID: view.ID, Partitions: view.Partitions,
 		Log: kafkaLog{n.kafka}, Identity: n.identity,
 		Mark:     func(p int32, next int64) { n.group.Mark(p, next) },
@@ -340,7 +340,7 @@ func (n *Node) build(view identity.View, incarnation int64) {
 	})
 	n.runner.SetClaims(n.claims)
 	n.links = linkserver.New(linkserver.Config{
-		Welcome: n.welcome, Token: n.cfg.LinkToken, TLS: n.cfg.LinkTLS, Timeout: n.cfg.LinkTimeout,
+		Welcome: n.welcome, Token: n.cfg.LinkToken, TLS: n.cfg.LinkTLS, Timeout: n.cfg.LinkStallTimeout,
 		Buffer: n.cfg.LinkBuffer, Handler: n.runner, Logger: n.log.Named("links"),
 	})
 }

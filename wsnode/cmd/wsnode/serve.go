@@ -54,7 +54,7 @@ func (k kafkaOptions) security() (*tls.Config, wsnode.SASL, error) {
 type serve struct {
 	kafkaOptions `embed:""`
 	Group        string        `placeholder:"NAME" group:"Kafka" help:"Consumer group of all nodes of this topic. Default: pointsman-<topic>."`
-	Session      time.Duration `name:"group-session-timeout" default:"6s" group:"Kafka" help:"How long the group waits for a node that is silent; brokers refuse less than 6s by default."`
+	Session      time.Duration `name:"group-session-timeout" default:"6s" placeholder:"DURATION" group:"Kafka" help:"How long the group waits for a node that is silent; brokers refuse less than 6s by default."`
 
 	Etcd             []string           `default:"127.0.0.1:2379" placeholder:"HOST:PORT" group:"etcd" help:"etcd endpoints."`
 	EtcdPrefix       string             `default:"/pointsman" placeholder:"KEY" group:"etcd" help:"Where this stack's keys begin; two stacks on one etcd need two."`
@@ -64,7 +64,7 @@ type serve struct {
 	EtcdKeyFile      string             `name:"etcd-key-file" placeholder:"FILE" group:"etcd" help:"Its private key."`
 	EtcdUser         string             `placeholder:"NAME" group:"etcd" help:"User at etcd."`
 	EtcdPasswordFile options.SecretFile `placeholder:"FILE" group:"etcd" help:"File with that user's password."`
-	EtcdLease        time.Duration      `default:"5s" group:"etcd" help:"How long etcd keeps what a silent node has published; at least 2s."`
+	EtcdLease        time.Duration      `default:"5s" placeholder:"DURATION" group:"etcd" help:"How long etcd keeps what a silent node has published; at least 2s."`
 
 	ID        string `name:"id" placeholder:"NAME" group:"Node" help:"Name of this node; no two living nodes may share it. Default: host name and a random suffix."`
 	Zone      string `placeholder:"NAME" group:"Node" help:"Where this node is; shown in consoles."`
@@ -75,17 +75,17 @@ type serve struct {
 	TLSCertFile   string             `name:"tls-cert-file" placeholder:"FILE" group:"Links" help:"Certificate for --listen; TLS is used with it."`
 	TLSKeyFile    string             `name:"tls-key-file" placeholder:"FILE" group:"Links" help:"Its private key."`
 	TLSClientCA   string             `name:"tls-client-ca-file" placeholder:"FILE" group:"Links" help:"Routers must show a certificate that these vouch for."`
-	LinkBuffer    options.Size       `default:"4MiB" group:"Links" help:"Bytes that may wait for one router; beyond it its streams fall behind."`
-	LinkTimeout   time.Duration      `default:"30s" group:"Links" help:"A link that makes no progress for so long is closed."`
+	LinkBuffer    options.Size       `default:"4MiB" placeholder:"SIZE" group:"Links" help:"Bytes that may wait for one router; beyond it its streams fall behind."`
+	LinkStall     time.Duration      `name:"link-stall-timeout" default:"30s" placeholder:"DURATION" group:"Links" help:"How long a link may make no progress before it is closed."`
 
-	Ring           options.Size  `default:"256MiB" group:"Limits" help:"Memory for recent records, shared by the partitions that are read."`
-	ScanRate       options.Size  `default:"64MiB" group:"Limits" help:"Bytes per second that may be read again for clients that are behind; 0 for no limit."`
+	Ring           options.Size  `default:"256MiB" placeholder:"SIZE" group:"Limits" help:"Memory for recent records, shared by the partitions that are read."`
+	ScanRate       options.Size  `default:"64MiB" placeholder:"SIZE" group:"Limits" help:"Bytes per second that may be read again for clients that are behind; 0 for no limit."`
 	ReplayLimit    int64         `default:"0" placeholder:"RECORDS" group:"Limits" help:"How many offsets a client may go back; 0 for no limit but Kafka's retention."`
-	FetchMaxBytes  options.Size  `default:"1MiB" group:"Limits" help:"Most that is read of one partition at a time; larger records are read all the same."`
-	Checkpoint     time.Duration `name:"checkpoint-every" default:"100ms" group:"Limits" help:"How often routers are told how far their streams are covered."`
-	TruncatedAfter time.Duration `default:"10s" group:"Limits" help:"How long a position may lie beyond the end of the log before the log counts as truncated."`
-	Linger         time.Duration `default:"5s" group:"Limits" help:"How long a partition that nobody needs is read on."`
-	DrainTimeout   time.Duration `default:"30s" group:"Limits" help:"How long an orderly stop may take."`
+	FetchMaxBytes  options.Size  `default:"1MiB" placeholder:"SIZE" group:"Limits" help:"Most that is read of one partition at a time; larger records are read all the same."`
+	Checkpoint     time.Duration `name:"checkpoint-every" default:"100ms" placeholder:"DURATION" group:"Limits" help:"How often routers are told how far their streams are covered."`
+	TruncatedAfter time.Duration `default:"10s" placeholder:"DURATION" group:"Limits" help:"How long a position may lie beyond the end of the log before the log counts as truncated."`
+	Linger         time.Duration `default:"5s" placeholder:"DURATION" group:"Limits" help:"How long a partition that nobody needs is read on."`
+	DrainTimeout   time.Duration `default:"30s" placeholder:"DURATION" group:"Limits" help:"How long an orderly stop may take."`
 
 	Admin           string `default:"127.0.0.1:9081" placeholder:"ADDR" group:"Operators" help:"Address for operators: metrics, health, profiles. Who reaches it may read everything."`
 	logging.Options `embed:""`
@@ -94,7 +94,7 @@ type serve struct {
 // Validate refuses what the types allow and the node cannot use.
 func (s *serve) Validate() error {
 	for name, d := range map[string]time.Duration{
-		"group-session-timeout": s.Session, "etcd-lease": s.EtcdLease, "link-timeout": s.LinkTimeout,
+		"group-session-timeout": s.Session, "etcd-lease": s.EtcdLease, "link-stall-timeout": s.LinkStall,
 		"checkpoint-every": s.Checkpoint, "truncated-after": s.TruncatedAfter, "drain-timeout": s.DrainTimeout,
 	} {
 		if d <= 0 {
@@ -144,12 +144,12 @@ func (s *serve) config() (wsnode.Config, error) {
 	return wsnode.Config{
 		ID: s.ID, Topic: s.Topic, Group: s.Group, Zone: s.Zone,
 		Kafka: s.Kafka, KafkaTLS: kafkaTLS, KafkaSASL: sasl, FetchMaxBytes: int64(s.FetchMaxBytes),
-		Etcd: s.Etcd, EtcdPrefix: s.EtcdPrefix, EtcdTLS: etcdTLS, EtcdUser: s.EtcdUser, EtcdPassword: etcdPassword, LeaseTTL: s.EtcdLease,
+		Etcd: s.Etcd, EtcdPrefix: s.EtcdPrefix, EtcdTLS: etcdTLS, EtcdUser: s.EtcdUser, EtcdPassword: etcdPassword, EtcdLease: s.EtcdLease,
 		Partitioner: s.Partitioner,
 		Listen:      s.Listen, Advertise: s.Advertise, LinkToken: token, LinkTLS: linkTLS, Admin: s.Admin,
-		RingBytes: int64(s.Ring), LinkBuffer: int64(s.LinkBuffer), LinkTimeout: s.LinkTimeout, ScanRate: scan,
+		Ring: int64(s.Ring), LinkBuffer: int64(s.LinkBuffer), LinkStallTimeout: s.LinkStall, ScanRate: scan,
 		ReplayLimit: s.ReplayLimit, CheckpointEvery: s.Checkpoint, TruncatedAfter: s.TruncatedAfter, Linger: s.Linger,
-		DrainTimeout: s.DrainTimeout, SessionTimeout: s.Session, Version: buildinfo.Read().Version, Fault: os.Getenv("POINTSMAN_FAULT"),
+		DrainTimeout: s.DrainTimeout, GroupSessionTimeout: s.Session, Version: buildinfo.Read().Version, Fault: os.Getenv("POINTSMAN_FAULT"),
 	}, nil
 }
 
@@ -241,7 +241,7 @@ func certPool(file string) (*x509.CertPool, error) {
 type healthcheck struct {
 	Admin   string        `default:"127.0.0.1:9081" placeholder:"ADDR" help:"The node's address for operators."`
 	Live    bool          `help:"Ask only whether it lives, not whether it is ready."`
-	Timeout time.Duration `default:"3s" help:"How long to wait for the answer."`
+	Timeout time.Duration `default:"3s" placeholder:"DURATION" help:"How long to wait for the answer."`
 }
 
 // Run asks once.

@@ -38,7 +38,6 @@ type Link struct {
 	// Owned by the reader.
 	partitions map[int32]*pile // all that ever had a stream here
 	message    []int32         // partitions of the message at hand, in order of appearance
-	welcomed   bool
 
 	sent, messages, records atomic.Uint64
 
