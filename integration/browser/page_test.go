@@ -89,8 +89,8 @@ func TestEveryButtonBreaksNothing(t *testing.T) {
 		{"drain", button("drain")},
 		{"add", chromedp.KeyEvent("a")},
 		{"freeze", button("freeze")},
-		{"kill", chromedp.Click(chromedp.CSS(`#nodes li.is-live button[data-kind="kill"]`))},
 		{"stop-etcd", button("stop-etcd")},
+		{"kill", chromedp.Click(chromedp.CSS(`#nodes li.is-live button[data-kind="kill"]`))},
 		{"start-etcd", button("start-etcd")},
 		{"restart-router", button("restart-router")},
 	}
@@ -164,6 +164,7 @@ func (b *tab) pictures() {
 func TestAllNodesKilledClientsWait(t *testing.T) {
 	gate(t)
 	b := open(t, start(t, "--clients=8").page)
+	b.dress("dark", 1440, 1000)
 	b.until("records arrive", `Number(document.getElementById("received").dataset.value) > 40`, time.Minute)
 	for i := range 3 {
 		b.do("kill a node", button("kill"))

@@ -27,7 +27,20 @@ type producer struct {
 	mu    sync.Mutex
 	acked []int64 // guarded by mu; newest number that is in Kafka, by key
 	total int64   // guarded by mu; records that are in Kafka
+	acks  []ack   // guarded by mu; the newest first, one for each moment
 }
+
+// ack is how long Kafka took at worst for the records of one moment: what a client waits longer is Pointsman's.
+type ack struct {
+	At int64 `json:"at"` // when they were made, ms since the epoch, a multiple of moment
+	MS int64 `json:"ms"`
+}
+
+// moment is how finely ack tells times apart, in ms; the page's timeline uses the same.
+const (
+	moment    = 200
+	shownAcks = 20
+)
 
 func newProducer(brokers []string, topic string, keys []string, rate float64) (*producer, error) {
 	client, err := kgo.NewClient(
@@ -81,9 +94,10 @@ func (p *producer) produce(ctx context.Context) error {
 }
 
 func (p *producer) send(ctx context.Context, fail context.CancelCauseFunc, i int, seq int64) {
+	at := time.Now().UnixMilli()
 	r := &kgo.Record{
 		Key:   []byte(p.keys[i]),
-		Value: fmt.Appendf(nil, `{"run":%q,"seq":%d,"at":%d}`, p.run, seq, time.Now().UnixMilli()),
+		Value: fmt.Appendf(nil, `{"run":%q,"seq":%d,"at":%d}`, p.run, seq, at),
 	}
 	p.client.Produce(ctx, r, func(_ *kgo.Record, err error) {
 		if err != nil {
@@ -96,12 +110,33 @@ func (p *producer) send(ctx context.Context, fail context.CancelCauseFunc, i int
 		defer p.mu.Unlock()
 		p.acked[i] = max(p.acked[i], seq)
 		p.total++
+		p.noteLocked(at)
 	})
 }
 
-// progress is how far it came: the newest number of each key, and how many records in all.
-func (p *producer) progress() (acked []int64, total int64) {
+// noteLocked remembers how long a record made at a time took.
+func (p *producer) noteLocked(at int64) {
+	took := time.Now().UnixMilli() - at
+	at -= at % moment
+	for i := range p.acks {
+		if p.acks[i].At == at {
+			p.acks[i].MS = max(p.acks[i].MS, took)
+			return
+		}
+	}
+	p.acks = append([]ack{{At: at, MS: took}}, p.acks...)
+	p.acks = p.acks[:min(len(p.acks), shownAcks)]
+}
+
+// progress is how far a producer came.
+type progress struct {
+	Produced int64   `json:"produced"` // records in Kafka
+	Acked    []int64 `json:"acked"`    // newest number in Kafka of each key
+	Acks     []ack   `json:"acks"`
+}
+
+func (p *producer) progress() progress {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return append([]int64(nil), p.acked...), p.total
+	return progress{Produced: p.total, Acked: append([]int64{}, p.acked...), Acks: append([]ack{}, p.acks...)}
 }

@@ -51,9 +51,8 @@ type key struct {
 // push is what a page is told again and again.
 type push struct {
 	snapshot
-	Now      int64   `json:"now"` // ms since the epoch
-	Produced int64   `json:"produced"`
-	Acked    []int64 `json:"acked"` // newest number in Kafka of each key
+	progress
+	Now int64 `json:"now"` // ms since the epoch
 }
 
 // serve runs producer, watch and page until ctx ends or one of them cannot go on.
@@ -211,8 +210,7 @@ func (p *Playground) events(w http.ResponseWriter, r *http.Request, about about)
 	defer ticker.Stop()
 	for {
 		now, changed := p.world.look()
-		acked, total := p.producer.progress()
-		if send("state", push{snapshot: now, Now: time.Now().UnixMilli(), Produced: total, Acked: acked}) != nil {
+		if send("state", push{snapshot: now, progress: p.producer.progress(), Now: time.Now().UnixMilli()}) != nil {
 			return // the page is gone
 		}
 		select {

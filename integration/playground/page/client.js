@@ -89,7 +89,7 @@ export class Client {
     this.received++;
     const { tally } = this.desk;
     const fresh = this.check(v.seq, tally);
-    if (fresh) tally.record(Date.now() - v.at, this.resumed && v.at < this.helloAt);
+    if (fresh) tally.record(v.at, this.resumed && v.at < this.helloAt);
     else tally.count("received", 1);
   }
 

@@ -16,7 +16,7 @@ let state = null;
 let clients = [];
 const left = new Map(); // router's name -> when it was last seen not to live
 
-tally.onDelay = (ms) => timeline.delay(ms);
+tally.onDelay = (at, ms) => timeline.delay(at, ms);
 
 const desk = {
   tally,
@@ -52,6 +52,7 @@ function see(next) {
   const before = state;
   state = next;
   for (const r of state.routers) if (r.state !== "live") left.set(r.name, Date.now());
+  timeline.acks(state.acks);
   tally.follow(state.actions, state.now);
   const known = new Set((before?.actions ?? []).map((a) => a.id));
   if (before) {

@@ -17,8 +17,9 @@ export class Tally {
     for (const w of this.windows) if (w.open) w[name] += by;
   }
 
-  // record counts a record that took so many ms. resumed: it was produced while its client had no socket.
-  record(delay, resumed) {
+  // record counts a record made at a time. resumed: its client had no socket then.
+  record(at, resumed) {
+    let delay = Date.now() - at;
     this.count("received", 1);
     this.floor = Math.min(this.floor, delay);
     // Two clocks that differ are two machines; then the least delay is taken for none.
@@ -27,7 +28,7 @@ export class Tally {
     const name = resumed ? "longestResume" : "longest";
     this.total[name] = Math.max(this.total[name], delay);
     for (const w of this.windows) if (w.open) w[name] = Math.max(w[name], delay);
-    this.onDelay(delay);
+    this.onDelay(at, delay);
   }
 
   // follow opens and closes windows. actions are the playground's, now is its clock.

@@ -1,5 +1,6 @@
-// The last minute as a picture: for each fifth of a second the slowest record's delay, on a logarithmic scale, and
-// a line for each thing that was done.
+// The last minute as a picture: for each fifth of a second in which records were made, how long the slowest of them
+// was under way and how much of that passed until Kafka had it, on a logarithmic scale; and a line for each thing
+// that was done.
 
 const span = 60_000;
 const width = 200;
@@ -30,15 +31,28 @@ export class Timeline {
     this.draw(); // a canvas that changes its size is empty
   }
 
-  delay(ms) {
-    const at = Math.floor(Date.now() / width) * width;
-    const last = this.buckets.at(-1);
-    if (last?.at === at) {
-      last.max = Math.max(last.max, ms);
-      return;
-    }
-    this.buckets.push({ at, max: ms });
-    while (this.buckets[0].at < at - span) this.buckets.shift();
+  // bucket finds or makes that of a time.
+  bucket(at) {
+    at -= at % width;
+    let i = this.buckets.length;
+    while (i > 0 && this.buckets[i - 1].at > at) i--;
+    if (this.buckets[i - 1]?.at === at) return this.buckets[i - 1];
+    const b = { at, max: 0, kafka: 0 };
+    this.buckets.splice(i, 0, b);
+    while (this.buckets[0].at < Date.now() - span - width) this.buckets.shift();
+    return b;
+  }
+
+  // delay notes that a record made at a time took so many ms.
+  delay(at, ms) {
+    if (at < Date.now() - span) return;
+    const b = this.bucket(at);
+    b.max = Math.max(b.max, ms);
+  }
+
+  // acks notes how long Kafka took for the records of some moments.
+  acks(list) {
+    for (const a of list) if (a.at > Date.now() - span) this.bucket(a.at).kafka = a.ms;
   }
 
   mark(label, at) {
@@ -56,10 +70,10 @@ export class Timeline {
     if (!this.colours) {
       const css = getComputedStyle(document.documentElement);
       const pick = (name) => css.getPropertyValue(name).trim();
-      this.colours = { line: pick("--line"), faint: pick("--faint"), bar: pick("--accent"), slow: pick("--warn"), text: pick("--text"), card: pick("--card") };
+      this.colours = { line: pick("--line"), faint: pick("--faint"), bar: pick("--accent"), slow: pick("--warn"), text: pick("--text"), card: pick("--card"), kafka: pick("--kafka") };
       this.font = `11px ${pick("--sans")}`;
     }
-    const { line, faint, bar, slow } = this.colours;
+    const { line, faint, bar, slow, kafka } = this.colours;
     c.setTransform(this.scale, 0, 0, this.scale, 0, 0);
     c.clearRect(0, 0, this.w, this.h);
     c.font = this.font;
@@ -82,6 +96,9 @@ export class Timeline {
       const y = this.y(b.max);
       c.fillStyle = b.max > 500 ? slow : bar;
       c.fillRect(px, y, thick, this.bottom - y);
+      const k = this.y(Math.min(b.kafka, b.max));
+      c.fillStyle = kafka;
+      c.fillRect(px, k, thick, this.bottom - k);
     }
     c.fillStyle = faint;
     for (const [ago, label] of [[60, "60 s ago"], [40, "40 s"], [20, "20 s"], [0, "now"]]) {
@@ -93,22 +110,21 @@ export class Timeline {
 
   drawMarks(c, x, left) {
     const { faint, text, card } = this.colours;
+    const shown = this.marks.map((m) => ({ label: m.label, px: x(m.at) })).filter((m) => m.px >= left);
+    c.fillStyle = faint;
+    for (const m of shown) c.fillRect(Math.round(m.px), 0, 1, this.bottom);
     const ends = [0, 0, 0, 0]; // of the labels in each row
-    c.lineWidth = 3;
+    c.lineWidth = 4;
     c.lineJoin = "round";
-    for (const m of this.marks) {
-      const px = x(m.at);
-      if (px < left) continue;
+    c.strokeStyle = card;
+    c.fillStyle = text;
+    for (const m of shown) {
       const wide = c.measureText(m.label).width;
-      const start = Math.min(px + 5, this.w - wide - 2);
-      c.fillStyle = faint;
-      c.fillRect(Math.round(px), 0, 1, this.bottom);
+      const start = Math.min(m.px + 5, this.w - wide - 2);
       const row = ends.findIndex((end) => start > end);
       if (row < 0) continue; // too many at once: the line is there, and the log has the words
       ends[row] = start + wide + 8;
-      c.strokeStyle = card;
       c.strokeText(m.label, start, 8 + row * 14);
-      c.fillStyle = text;
       c.fillText(m.label, start, 8 + row * 14);
     }
   }
