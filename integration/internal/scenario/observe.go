@@ -3,6 +3,7 @@ package scenario
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -117,26 +118,70 @@ func (w *world) compareMemory(before, after map[string]int64) {
 	}
 }
 
-// serves reports whether a node itself says that it serves streams of a partition.
+// vars are the parts of /debug/vars that scenarios look at.
+type vars struct {
+	Consistency struct {
+		Problems []string `json:"problems"`
+	} `json:"consistency"`
+	Partitions []struct {
+		Partition int32 `json:"partition"`
+		Streams   int   `json:"streams"`
+	} `json:"partitions"`
+}
+
+func (w *world) vars(admin string) (vars, error) {
+	var v vars
+	status, body := w.get(admin + "/debug/vars")
+	if status != http.StatusOK {
+		return v, fmt.Errorf("%s/debug/vars: HTTP %d %.200s", admin, status, body)
+	}
+	if err := json.Unmarshal([]byte(body), &v); err != nil {
+		return v, fmt.Errorf("%s/debug/vars: %w", admin, err)
+	}
+	return v, nil
+}
+
+// serves reports whether a node, and no other, has streams of a partition, by the nodes' own account.
 func (w *world) serves(id string, partition int32) error {
+	found := false
 	for _, n := range w.Nodes() {
-		if n.ID != id {
-			continue
+		v, err := w.vars(n.Admin)
+		if err != nil {
+			return err
 		}
-		status, body := w.get(n.Admin + "/metrics")
-		if status != 200 {
-			return fmt.Errorf("metrics of %s: HTTP %d %s", id, status, body)
-		}
-		for line := range strings.Lines(body) {
-			if !strings.HasPrefix(line, "pointsman_wsnode_streams") {
+		for _, p := range v.Partitions {
+			if p.Partition != partition || p.Streams == 0 {
 				continue
 			}
-			fields := strings.Fields(line)
-			if v, err := strconv.ParseFloat(fields[len(fields)-1], 64); err == nil && v > 0 {
-				return nil
+			if n.ID != id {
+				return fmt.Errorf("node %s has %d streams of partition %d, which %s should serve", n.ID, p.Streams, partition, id)
 			}
+			found = true
 		}
-		return fmt.Errorf("node %s has no streams while it should serve partition %d", id, partition)
 	}
-	return fmt.Errorf("node %s does not run", id)
+	if !found {
+		return fmt.Errorf("node %s has no stream of partition %d", id, partition)
+	}
+	return nil
+}
+
+// consistent waits until every router and node finds itself in order: what its parts say of each other agrees.
+func (w *world) consistent() {
+	w.t.Helper()
+	admins := make(map[string]string)
+	for _, r := range w.Routers() {
+		admins[r.Name] = r.Admin
+	}
+	for _, n := range w.Nodes() {
+		admins[n.ID] = n.Admin
+	}
+	for name, admin := range admins {
+		w.eventually(15*time.Second, name+" is consistent", func() error {
+			v, err := w.vars(admin)
+			if err == nil && (v.Consistency.Problems == nil || len(v.Consistency.Problems) > 0) {
+				err = errors.New(strings.Join(v.Consistency.Problems, "; "))
+			}
+			return err
+		})
+	}
 }

@@ -235,6 +235,7 @@ func (w *world) finish(allowed ...checker.Kind) *checker.Report {
 	if err := w.fleet.Faults(); err != nil {
 		w.t.Errorf("against the protocol: %v", err)
 	}
+	w.consistent()
 	return r
 }
 
