@@ -1,7 +1,6 @@
 package wsnode
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -11,20 +10,13 @@ import (
 	"github.com/pointsmanhq/pointsman/wsnode/internal/source"
 )
 
-// kafkaLog lets loops read through the Kafka client.
-type kafkaLog struct{ *kafka.Client }
-
-func (k kafkaLog) Scan(ctx context.Context, p int32, from int64, maxBytes int32) (*source.Batch, *source.Bounds, error) {
-	b, err := k.Client.Scan(ctx, p, from, maxBytes)
+// scanned tells an offset outside the log from a read that failed.
+func scanned(b *source.Batch, err error) (*source.Batch, *source.Bounds, error) {
 	var outside *kafka.OutOfRangeError
 	if errors.As(err, &outside) {
 		return nil, &outside.Bounds, nil
 	}
 	return b, nil, err
-}
-
-func (k kafkaLog) Read(p int32, from int64, sink runner.Sink) {
-	k.Client.Read(p, from, kafkaSink{sink})
 }
 
 // kafkaSink translates the one failure after which a reader does not go on.

@@ -46,21 +46,22 @@ type Node struct {
 	faults   func(partition.Output) partition.Output // nil but in test builds
 	keys     directory.Keys
 	metrics  *metrics
+	doors    doors
 
 	killed chan struct{}
 	kill   sync.Once
 	ready  chan struct{}
 
 	// Set by start, in this order, and then fixed; stage says how far it has come.
-	kafka     *kafka.Client
-	etcd      *etcdmap.Map
+	kafka     broker
+	etcd      register
 	identity  *identity.Keeper
 	listener  net.Listener
 	links     *linkserver.Server
-	publisher *etcdmap.Publisher
+	publisher publisher
 	claims    *claims.Keeper
 	runner    *runner.Runner
-	group     *kafka.Group
+	group     group
 	member    membership
 	stage     atomic.Pointer[string]
 	up        atomic.Bool // everything above is set
@@ -100,6 +101,7 @@ func New(cfg Config, deps Deps) (*Node, error) {
 		check:    placement.New(by, log.Named("placement")),
 		faults:   faults,
 		keys:     directory.Keys{Prefix: cfg.EtcdPrefix, Topic: cfg.Topic},
+		doors:    realDoors(),
 		killed:   make(chan struct{}),
 		ready:    make(chan struct{}),
 		pictured: make(chan struct{}, 1),
@@ -239,7 +241,7 @@ func (n *Node) start(ctx context.Context, life *life) (closing func(), err error
 	}
 
 	n.at("waiting for kafka")
-	n.kafka, err = kafka.Open(ctx, kafka.Config{
+	n.kafka, err = n.doors.kafka(ctx, kafka.Config{
 		Brokers: n.cfg.Kafka, Topic: n.cfg.Topic, ClientID: "pointsman-" + n.cfg.ID, TLS: n.cfg.KafkaTLS,
 		SASL:          kafka.SASL(n.cfg.KafkaSASL),
 		FetchMaxBytes: int32(min(n.cfg.FetchMaxBytes, 1<<30)),
@@ -251,7 +253,7 @@ func (n *Node) start(ctx context.Context, life *life) (closing func(), err error
 	undo = append(undo, func() { n.closed("kafka client", n.kafka.Close()) })
 
 	n.at("waiting for etcd")
-	n.etcd, err = etcdmap.Open(etcdmap.Config{
+	n.etcd, err = n.doors.etcd(etcdmap.Config{
 		Endpoints: n.cfg.Etcd, Prefix: n.cfg.EtcdPrefix, Topic: n.cfg.Topic, TLS: n.cfg.EtcdTLS,
 		Username: n.cfg.EtcdUser, Password: n.cfg.EtcdPassword, Logger: n.log.Named("etcd"),
 	})
@@ -285,7 +287,7 @@ func (n *Node) start(ctx context.Context, life *life) (closing func(), err error
 	n.build(view, incarnation)
 	// In reverse: routers first, then the group, whose end revokes what the loops still hold.
 	undo = append(undo, n.runner.Close, n.waitGroup, func() { n.links.Close(0, websocket.StatusGoingAway, "") })
-	n.group, err = n.kafka.NewGroup(kafka.GroupConfig{
+	n.group, err = n.kafka.Join(kafka.GroupConfig{
 		Group: n.cfg.Group, SessionTimeout: n.cfg.GroupSessionTimeout, Handler: groupMember{n},
 	})
 	if err != nil {
@@ -314,7 +316,7 @@ func (n *Node) start(ctx context.Context, life *life) (closing func(), err error
 
 // build makes the parts that know each other.
 func (n *Node) build(view identity.View, incarnation int64) {
-	n.publisher = n.etcd.NewPublisher(etcdmap.PublisherConfig{
+	n.publisher = n.etcd.Publish(etcdmap.PublisherConfig{
 		NodeID: n.cfg.ID, Node: n.value(false), LeaseTTL: n.cfg.EtcdLease,
 		Lost: func(p int32, winner directory.Claim) { n.claims.Lost(p, winner) },
 	})
@@ -331,7 +333,7 @@ func (n *Node) build(view identity.View, incarnation int64) {
 		},
 		RingBudget: n.cfg.Ring, ScanRate: max(n.cfg.ScanRate, 0),
 		TopicID: view.ID, Partitions: view.Partitions,
-		Log: kafkaLog{n.kafka}, Identity: n.identity,
+		Log: n.kafka, Identity: n.identity,
 		Mark:     func(p int32, next int64) { n.group.Mark(p, next) },
 		Admitted: n.admitted,
 		Gap:      func(r link.GapReason) { n.metrics.gaps.WithLabelValues(r.String()).Inc() },

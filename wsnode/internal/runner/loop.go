@@ -65,6 +65,7 @@ type message struct {
 	bounds  source.Bounds
 	batch   *source.Batch
 	arrived time.Time
+	err     error           // of boundsFailed and scanFailed
 	done    chan<- struct{} // of refresh
 }
 
@@ -103,6 +104,8 @@ type loop struct {
 	statusAt  time.Time
 	admitted  int64 // offsets below were counted by Config.Admitted
 	admitting bool
+
+	complained bool // of a question that fails again and again
 }
 
 type timeQuestion struct {
@@ -250,9 +253,11 @@ func (lp *loop) handle(m message) {
 		m.done <- struct{}{}
 	case boundsFailed:
 		if m.number == lp.findings {
+			lp.complain("bounds of a partition not found; asking until they are", m.err)
 			lp.core.BoundsFailed(lp.now)
 		}
 	case scanFailed:
+		lp.complain("catch-up read failed; trying until it succeeds", m.err)
 		lp.core.ScanFailed(lp.now)
 	case readFailed:
 		if lp.current(m) {
@@ -300,6 +305,14 @@ func (lp *loop) data(m message) {
 	lp.admit(m)
 }
 
+// complain logs the first of a row of failures.
+func (lp *loop) complain(what string, err error) {
+	if !lp.complained && lp.ctx.Err() == nil {
+		lp.complained = true
+		lp.r.log.Warn(what, zap.Int32("partition", lp.partition), zap.Error(err))
+	}
+}
+
 func (lp *loop) distrust(since time.Time) {
 	if since.After(lp.doubt) {
 		lp.doubt = since
@@ -344,6 +357,7 @@ func (lp *loop) admit(m message) {
 	switch m.kind {
 	case boundsFound:
 		if m.number == lp.findings {
+			lp.complained = false
 			lp.core.Bounds(lp.now, m.bounds)
 		}
 	case liveBatch:
@@ -360,6 +374,7 @@ func (lp *loop) admit(m message) {
 			(*output)(lp).Read(lp.head)
 		}
 	case scanned:
+		lp.complained = false
 		lp.core.Scanned(lp.now, m.batch)
 	case scanOutside:
 		lp.core.ScanOutOfRange(lp.now, m.bounds)

@@ -4,8 +4,6 @@ import (
 	"slices"
 	"time"
 
-	"go.uber.org/zap"
-
 	"github.com/pointsmanhq/pointsman/proto/link"
 	"github.com/pointsmanhq/pointsman/wsnode/internal/partition"
 	"github.com/pointsmanhq/pointsman/wsnode/internal/source"
@@ -78,11 +76,7 @@ func (o *output) FindBounds() {
 			return err
 		})
 		if err != nil {
-			if lp.ctx.Err() == nil {
-				lp.r.log.Warn("bounds of a partition not found; asking again",
-					zap.Int32("partition", lp.partition), zap.Error(err))
-			}
-			lp.post(message{kind: boundsFailed, number: number})
+			lp.post(message{kind: boundsFailed, number: number, err: err})
 			return
 		}
 		lp.post(message{kind: boundsFound, number: number, bounds: b, arrived: time.Now()})
@@ -123,10 +117,7 @@ func (o *output) Scan(from int64, maxBytes int32) {
 		case outside != nil:
 			lp.post(message{kind: scanOutside, bounds: *outside, arrived: time.Now()})
 		case err != nil:
-			if lp.ctx.Err() == nil {
-				lp.r.log.Warn("catch-up read failed; trying again", zap.Int32("partition", lp.partition), zap.Error(err))
-			}
-			lp.post(message{kind: scanFailed})
+			lp.post(message{kind: scanFailed, err: err})
 		default:
 			lp.r.limit.spend(b.Bytes)
 			lp.post(message{kind: scanned, batch: b, arrived: time.Now()})
