@@ -41,7 +41,7 @@ kafka_image() {
   echo "images: building $image" >&2
   rm -rf "$root"
   mkdir -p "$root"/{bin,etc/kafka/docker,mnt/shared/config,opt/kafka/bin,opt/kafka/config,opt/kafka/libs,var/lib/kafka/data,tmp}
-  retry mvn -q -B -f integration/kafka/pom.xml dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$root/opt/kafka/libs" >&2
+  retry mvn -q -B -Dstyle.color=never -f integration/kafka/pom.xml dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$root/opt/kafka/libs" >&2
   jlink --module-path "$jdk/jmods" --output "$root/opt/java" --strip-debug --no-header-files --no-man-pages \
     --add-modules java.base,java.desktop,java.management,java.naming,java.security.jgss,java.security.sasl,java.sql,jdk.crypto.ec,jdk.management,jdk.unsupported
   local lib
@@ -94,15 +94,35 @@ program_image() {
   image=pointsman-local/$name:$(hash_of "bin/$name" bin/ca-certificates.crt "deploy/$name.Dockerfile")
   if has_image "$image"; then return; fi
   echo "images: building $image" >&2
-  tar -c "bin/$name" bin/ca-certificates.crt "deploy/$name.Dockerfile" |
-    DOCKER_BUILDKIT=0 docker build -q --target prebuilt -f "deploy/$name.Dockerfile" -t "$image" - >/dev/null
+  local said # also that the classic builder is deprecated; the only one without buildx
+  if ! said=$(tar -c "bin/$name" bin/ca-certificates.crt "deploy/$name.Dockerfile" |
+    DOCKER_BUILDKIT=0 docker build -q --target prebuilt -f "deploy/$name.Dockerfile" -t "$image" - 2>&1); then
+    echo "$said" >&2
+    return 1
+  fi
+}
+
+# Stand-ins of other contents are of no use to anybody.
+forget_older() {
+  local repository=${1%:*} other
+  for other in $(docker images --format '{{.Repository}}:{{.Tag}}' "$repository"); do
+    if [ "$other" != "$1" ]; then docker rmi "$other" >/dev/null 2>&1 || true; fi # in use: stays
+  done
 }
 
 "$here/engine.sh" >&2
 : >"$work/env"
-kafka_image && echo "export KAFKA_IMAGE=$image" >>"$work/env"
-etcd_image && echo "export ETCD_IMAGE=$image" >>"$work/env"
-program_image router && echo "export ROUTER_IMAGE=$image" >>"$work/env"
-program_image wsnode && echo "export WSNODE_IMAGE=$image" >>"$work/env"
+kafka_image
+forget_older "$image"
+echo "export KAFKA_IMAGE=$image" >>"$work/env"
+etcd_image
+forget_older "$image"
+echo "export ETCD_IMAGE=$image" >>"$work/env"
+program_image router
+forget_older "$image"
+echo "export ROUTER_IMAGE=$image" >>"$work/env"
+program_image wsnode
+forget_older "$image"
+echo "export WSNODE_IMAGE=$image" >>"$work/env"
 mv "$work/env" .cache/images.env
 cat .cache/images.env

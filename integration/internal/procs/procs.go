@@ -3,7 +3,6 @@
 package procs
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -68,7 +67,7 @@ func Start(spec Spec) (*Process, error) {
 		cmd.Dir = spec.Dir
 		cmd.Stdout = log
 		cmd.Stderr = log
-		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+		cmd.SysProcAttr = attributes()
 		if err := cmd.Start(); err != nil {
 			started <- err
 			return
@@ -176,7 +175,7 @@ func (p *Process) Freeze(ctx context.Context) error {
 		return err
 	}
 	return Poll(ctx, time.Millisecond, func() error {
-		if s := p.schedState(); s != 'T' {
+		if s, known := schedState(p.pid); known && s != 'T' {
 			return fmt.Errorf("%s is in state %c after SIGSTOP", p.spec.Name, s)
 		}
 		return nil
@@ -185,19 +184,6 @@ func (p *Process) Freeze(ctx context.Context) error {
 
 // Thaw lets a frozen process go on.
 func (p *Process) Thaw() error { return p.Signal(syscall.SIGCONT) }
-
-// schedState is the letter that the kernel shows for the process.
-func (p *Process) schedState() byte {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.pid))
-	if err != nil {
-		return '?'
-	}
-	// The name may contain anything, also parentheses and spaces.
-	if i := bytes.LastIndexByte(stat, ')'); i >= 0 && i+2 < len(stat) {
-		return stat[i+2]
-	}
-	return '?'
-}
 
 // Tail is the last n lines of the process's output.
 func (p *Process) Tail(n int) string { return Tail(p.spec.Log, n) }
