@@ -57,15 +57,17 @@ func (c *cluster) boundsLocked(p int32) source.Bounds {
 	return source.Bounds{Stable: end, High: end}
 }
 
-func (c *cluster) Bounds(_ context.Context, p int32) (source.Bounds, error) {
+func (c *cluster) Bounds(_ context.Context, _ [16]byte, p int32) (source.Bounds, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.boundsLocked(p), nil
 }
 
-func (c *cluster) OffsetAt(context.Context, int32, int64) (int64, bool, error) { return 0, false, nil }
+func (c *cluster) OffsetAt(context.Context, [16]byte, int32, int64) (int64, bool, error) {
+	return 0, false, nil
+}
 
-func (c *cluster) Scan(_ context.Context, p int32, from int64, _ int32) (*source.Batch, *source.Bounds, error) {
+func (c *cluster) Scan(_ context.Context, _ [16]byte, p int32, from int64, _ int32) (*source.Batch, *source.Bounds, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.batchLocked(p, from), nil, nil
@@ -76,7 +78,7 @@ func (c *cluster) batchLocked(p int32, from int64) *source.Batch {
 	return &source.Batch{From: from, Next: end, Records: slices.Clone(c.logs[p][from:]), Bounds: c.boundsLocked(p)}
 }
 
-func (c *cluster) Read(p int32, from int64, s runner.Sink) {
+func (c *cluster) Read(_ [16]byte, p int32, from int64, s runner.Sink) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.sinks[p], c.next[p] = s, from

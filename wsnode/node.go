@@ -354,8 +354,8 @@ func (n *Node) identityConfig() identity.Config {
 			t, err := n.kafka.Topic(ctx)
 			return t.ID, t.Partitions, err
 		},
-		End: func(ctx context.Context, p int32) (int64, error) {
-			b, err := n.kafka.Bounds(ctx, p)
+		End: func(ctx context.Context, topic [16]byte, p int32) (int64, error) {
+			b, err := n.kafka.Bounds(ctx, topic, p)
 			return b.High, err
 		},
 		Directory:   n.etcd,

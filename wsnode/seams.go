@@ -88,10 +88,18 @@ func (k kafkaBroker) Join(cfg kafka.GroupConfig) (group, error) {
 	return g, nil
 }
 
-func (k kafkaBroker) Scan(ctx context.Context, p int32, from int64, maxBytes int32) (*source.Batch, *source.Bounds, error) {
-	return scanned(k.Client.Scan(ctx, p, from, maxBytes))
+func (k kafkaBroker) Bounds(ctx context.Context, topic [16]byte, p int32) (source.Bounds, error) {
+	return k.At(topic).Bounds(ctx, p)
 }
 
-func (k kafkaBroker) Read(p int32, from int64, sink runner.Sink) {
-	k.Client.Read(p, from, kafkaSink{sink})
+func (k kafkaBroker) OffsetAt(ctx context.Context, topic [16]byte, p int32, t int64) (int64, bool, error) {
+	return k.At(topic).OffsetAt(ctx, p, t)
+}
+
+func (k kafkaBroker) Scan(ctx context.Context, topic [16]byte, p int32, from int64, maxBytes int32) (*source.Batch, *source.Bounds, error) {
+	return scanned(k.At(topic).Scan(ctx, p, from, maxBytes))
+}
+
+func (k kafkaBroker) Read(topic [16]byte, p int32, from int64, sink runner.Sink) {
+	k.At(topic).Read(p, from, kafkaSink{sink})
 }

@@ -73,7 +73,7 @@ func (w *world) config() Config {
 	}
 	return Config{
 		Group: "g", Partitioner: "murmur2", Key: "/p/t/topic", Topic: w.ask, Directory: w,
-		End:         func(_ context.Context, p int32) (int64, error) { return 100 + int64(p), nil },
+		End:         func(_ context.Context, _ [16]byte, p int32) (int64, error) { return 100 + int64(p), nil },
 		Incarnation: func() int64 { return 3 },
 		Changed:     hear("changed"), Grown: hear("grown"),
 	}

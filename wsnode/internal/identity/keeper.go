@@ -26,7 +26,7 @@ type Config struct {
 	// Topic asks Kafka, fresh.
 	Topic func(ctx context.Context) (id [16]byte, partitions int32, err error)
 	// End asks Kafka where a partition ends.
-	End       func(ctx context.Context, partition int32) (int64, error)
+	End       func(ctx context.Context, topic [16]byte, partition int32) (int64, error)
 	Directory Directory
 	// Incarnation is the highest that this node knows; etcd never says less for long.
 	Incarnation func() int64
@@ -231,7 +231,7 @@ func (k *Keeper) grow(ctx context.Context, v View, partitions int32) (View, erro
 	defer cancel()
 	ends := make([]int64, v.Partitions)
 	for p := range ends {
-		end, err := k.cfg.End(ask, int32(p))
+		end, err := k.cfg.End(ask, v.ID, int32(p))
 		if err != nil {
 			return View{}, fmt.Errorf("find the end of partition %d: %w", p, err)
 		}

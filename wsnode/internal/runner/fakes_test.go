@@ -35,7 +35,7 @@ func newFakeLog() *fakeLog {
 
 var errFake = errors.New("no leader")
 
-func (f *fakeLog) Bounds(_ context.Context, p int32) (source.Bounds, error) {
+func (f *fakeLog) Bounds(_ context.Context, _ [16]byte, p int32) (source.Bounds, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.failing {
@@ -44,7 +44,7 @@ func (f *fakeLog) Bounds(_ context.Context, p int32) (source.Bounds, error) {
 	return f.bounds[p], nil
 }
 
-func (f *fakeLog) OffsetAt(_ context.Context, _ int32, t int64) (int64, bool, error) {
+func (f *fakeLog) OffsetAt(_ context.Context, _ [16]byte, _ int32, t int64) (int64, bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.failing {
@@ -58,7 +58,7 @@ func (f *fakeLog) OffsetAt(_ context.Context, _ int32, t int64) (int64, bool, er
 	return 0, false, nil
 }
 
-func (f *fakeLog) Scan(ctx context.Context, p int32, from int64, _ int32) (*source.Batch, *source.Bounds, error) {
+func (f *fakeLog) Scan(ctx context.Context, _ [16]byte, p int32, from int64, _ int32) (*source.Batch, *source.Bounds, error) {
 	f.mu.Lock()
 	wait := f.scanning
 	f.mu.Unlock()
@@ -85,7 +85,7 @@ func (f *fakeLog) Scan(ctx context.Context, p int32, from int64, _ int32) (*sour
 	return batch, nil, nil
 }
 
-func (f *fakeLog) Read(p int32, from int64, s Sink) {
+func (f *fakeLog) Read(_ [16]byte, p int32, from int64, s Sink) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.sinks[p], f.from[p] = s, from

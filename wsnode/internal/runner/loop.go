@@ -88,6 +88,8 @@ type loop struct {
 	// Owned by run.
 	now       time.Time
 	topicID   [16]byte
+	asks      context.Context // of questions about this topic
+	forget    context.CancelFunc
 	links     map[partition.LinkID]Link
 	dirty     []Link // have frames that were not flushed
 	assigned  bool
@@ -121,6 +123,7 @@ func newLoop(r *Runner, p int32, topicID [16]byte) *loop {
 		ring:  r.ringShare.Load(),
 	}
 	lp.ctx, lp.cancel = context.WithCancel(r.ctx)
+	lp.asks, lp.forget = context.WithCancel(lp.ctx)
 	cfg := r.cfg.Loop
 	cfg.Partition, cfg.Ring = p, lp.ring
 	var out partition.Output = (*output)(lp)
@@ -243,6 +246,7 @@ func (lp *loop) handle(m message) {
 	case topicChanged:
 		if lp.topicID != m.topicID {
 			lp.topicID = m.topicID
+			lp.forgetAsks()
 			lp.findings++ // an answer under way is about the old topic
 			lp.admitting = false
 			lp.times = nil
@@ -305,9 +309,15 @@ func (lp *loop) data(m message) {
 	lp.admit(m)
 }
 
+// forgetAsks ends the questions under way: they are about a topic that is gone.
+func (lp *loop) forgetAsks() {
+	lp.forget()
+	lp.asks, lp.forget = context.WithCancel(lp.ctx)
+}
+
 // complain logs the first of a row of failures.
 func (lp *loop) complain(what string, err error) {
-	if !lp.complained && lp.ctx.Err() == nil {
+	if !lp.complained && !errors.Is(err, context.Canceled) {
 		lp.complained = true
 		lp.r.log.Warn(what, zap.Int32("partition", lp.partition), zap.Error(err))
 	}
@@ -422,13 +432,14 @@ func (lp *loop) askTime() {
 	q := lp.times[0]
 	lp.times = lp.times[1:]
 	lp.timing = true
+	topic, ctx := lp.topicID, lp.asks
 	lp.help(func() {
 		// Without an answer the stream would start at the end and miss what was asked for: ask until there is one.
-		for delay := askFirst; lp.ctx.Err() == nil; delay = min(2*delay, askMost) {
+		for delay := askFirst; ctx.Err() == nil; delay = min(2*delay, askMost) {
 			var offset int64
 			var ok bool
-			err := lp.gated(lp.r.asking, func() (err error) {
-				offset, ok, err = lp.r.cfg.Log.OffsetAt(lp.ctx, lp.partition, q.t)
+			err := lp.gated(ctx, lp.r.asking, func() (err error) {
+				offset, ok, err = lp.r.cfg.Log.OffsetAt(ctx, topic, lp.partition, q.t)
 				return err
 			})
 			if err == nil {
@@ -439,19 +450,20 @@ func (lp *loop) askTime() {
 			t := time.NewTimer(delay)
 			select {
 			case <-t.C:
-			case <-lp.ctx.Done():
+			case <-ctx.Done():
 				t.Stop()
 			}
 		}
+		lp.post(message{kind: timeFound, request: q.request}) // nobody waits for it any more, but the next may be asked
 	})
 }
 
 // gated runs f while holding one of the gate's places.
-func (lp *loop) gated(gate chan struct{}, f func() error) error {
+func (lp *loop) gated(ctx context.Context, gate chan struct{}, f func() error) error {
 	select {
 	case gate <- struct{}{}:
-	case <-lp.ctx.Done():
-		return lp.ctx.Err()
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 	defer func() { <-gate }()
 	return f()

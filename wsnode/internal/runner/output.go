@@ -68,11 +68,11 @@ func (o *output) Room(id partition.LinkID) bool {
 func (o *output) FindBounds() {
 	lp := (*loop)(o)
 	lp.findings++
-	number := lp.findings
+	number, topic, ctx := lp.findings, lp.topicID, lp.asks
 	lp.help(func() {
 		var b source.Bounds
-		err := lp.gated(lp.r.asking, func() (err error) {
-			b, err = lp.r.cfg.Log.Bounds(lp.ctx, lp.partition)
+		err := lp.gated(ctx, lp.r.asking, func() (err error) {
+			b, err = lp.r.cfg.Log.Bounds(ctx, topic, lp.partition)
 			return err
 		})
 		if err != nil {
@@ -94,7 +94,7 @@ func (o *output) Read(from int64) {
 	lp.stopReader()
 	lp.reads++
 	lp.reader = &sink{lp: lp, number: lp.reads, stopped: make(chan struct{})}
-	lp.r.cfg.Log.Read(lp.partition, from, lp.reader)
+	lp.r.cfg.Log.Read(lp.topicID, lp.partition, from, lp.reader)
 }
 
 func (o *output) Stop() {
@@ -105,12 +105,13 @@ func (o *output) Stop() {
 
 func (o *output) Scan(from int64, maxBytes int32) {
 	lp := (*loop)(o)
+	topic, ctx := lp.topicID, lp.asks
 	lp.help(func() {
-		lp.r.limit.wait(lp.ctx)
+		lp.r.limit.wait(ctx)
 		var b *source.Batch
 		var outside *source.Bounds
-		err := lp.gated(lp.r.scanning, func() (err error) {
-			b, outside, err = lp.r.cfg.Log.Scan(lp.ctx, lp.partition, from, maxBytes)
+		err := lp.gated(ctx, lp.r.scanning, func() (err error) {
+			b, outside, err = lp.r.cfg.Log.Scan(ctx, topic, lp.partition, from, maxBytes)
 			return err
 		})
 		switch {

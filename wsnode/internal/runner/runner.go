@@ -32,14 +32,15 @@ type Sink interface {
 	Failed(err error)
 }
 
-// Log is the part of Kafka that loops need.
+// Log is the part of Kafka that loops need. Questions name the topic id that the asker believes in; about
+// another one there is no answer but an error.
 type Log interface {
-	Bounds(ctx context.Context, partition int32) (source.Bounds, error)
-	OffsetAt(ctx context.Context, partition int32, t int64) (offset int64, ok bool, err error)
+	Bounds(ctx context.Context, topic [16]byte, partition int32) (source.Bounds, error)
+	OffsetAt(ctx context.Context, topic [16]byte, partition int32, t int64) (offset int64, ok bool, err error)
 	// Scan reads one batch that begins at from. outside is not nil when the log does not hold from.
-	Scan(ctx context.Context, partition int32, from int64, maxBytes int32) (b *source.Batch, outside *source.Bounds, err error)
+	Scan(ctx context.Context, topic [16]byte, partition int32, from int64, maxBytes int32) (b *source.Batch, outside *source.Bounds, err error)
 	// Read and StopRead return at once. They may be called while a call of an earlier Sink is waiting.
-	Read(partition int32, from int64, sink Sink)
+	Read(topic [16]byte, partition int32, from int64, sink Sink)
 	StopRead(partition int32)
 }
 

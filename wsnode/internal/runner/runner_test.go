@@ -246,6 +246,31 @@ func TestStartTimeIsAskedUntilKafkaAnswers(t *testing.T) {
 	})
 }
 
+func TestQuestionsAboutATopicThatIsGoneEnd(t *testing.T) {
+	inBubble(t, true, func(b *bench) {
+		l := &fakeLink{id: 1}
+		b.attach(l, 0, 1, "other", latest)
+		b.expect(l, "attached 1 at 0")
+		b.log.mu.Lock()
+		b.log.failing = true
+		b.log.mu.Unlock()
+		b.attach(l, 0, 2, "k", link.Start{Kind: link.StartTime, Value: 400})
+		<-time.After(time.Second)
+		b.r.TopicChanged(topicB, 8)
+		b.expect(l, "closed 1 topic", "closed 2 topic")
+		b.log.mu.Lock()
+		b.log.failing = false
+		b.log.bounds[0] = source.Bounds{Stable: 3, High: 3}
+		b.log.records = []source.Record{{Offset: 1, Timestamp: 500, Key: []byte("k"), HasKey: true}}
+		b.log.mu.Unlock()
+		e := attachEvent(0, 3, "k", link.Start{Kind: link.StartTime, Value: 400})
+		e.Attach.TopicID = topicB
+		b.r.Deliver(l, 0, []Event{e})
+		<-time.After(3 * time.Second)
+		b.expect(l, "attached 3 at 1", "record 1 to [3]")
+	})
+}
+
 func TestLinkThatIsGoneKeepsNothing(t *testing.T) {
 	inBubble(t, true, func(b *bench) {
 		l := &fakeLink{id: 1}
