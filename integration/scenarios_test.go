@@ -48,3 +48,5 @@ func TestLateDependencies(t *testing.T) { scenario.LateDependencies(t) }
 func TestCheckerIsChecked(t *testing.T) { scenario.CheckerIsChecked(t) }
 
 func TestForeignClients(t *testing.T) { scenario.ForeignClients(t) }
+
+func TestRandomFaults(t *testing.T) { scenario.RandomFaults(t) }

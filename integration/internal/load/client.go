@@ -42,8 +42,8 @@ type Options struct {
 	// Reconnect is asked when a connection ended, other than by Disconnect or Close: where to go next, with
 	// the cursor. Nil stays away.
 	Reconnect func(end checker.Close) (Target, bool)
-	// Expected is asked when a connection to the named router ended: did the test cause it?
-	Expected func(router string) bool
+	// Expected is asked when a connection to the named router, opened at that time, ended: did the test cause it?
+	Expected func(router string, opened time.Time) bool
 	// Positions reads a cursor of this key; nil means ReadCursor.
 	Positions func(cursor, key string) ([]checker.Position, error)
 }
@@ -62,8 +62,9 @@ type Client struct {
 	busy    bool    // a reader runs or is about to
 	leaving bool    // Disconnect or Close asked for the end
 	cursor  string
-	hold    bool  // StopReading
-	ready   int64 // ms since the epoch: records stamped earlier are backlog
+	hold    bool      // StopReading
+	ready   int64     // ms since the epoch: records stamped earlier are backlog
+	opened  time.Time // the newest connection
 	retry   time.Duration
 	heart   time.Duration
 	faults  []error // what the server sent against the protocol
@@ -142,6 +143,7 @@ func (c *Client) open(conn *wsConn, to Target, resumed bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.conn = conn
+	c.opened = time.Now()
 	c.retry = 0
 	if c.leaving {
 		conn.release() // asked while this connection was being made
@@ -286,10 +288,10 @@ func (c *Client) ended(err error) (checker.Close, bool) {
 	}
 	c.mu.Lock()
 	s := &c.seen.Sessions[len(c.seen.Sessions)-1]
-	router := s.Router
+	router, opened := s.Router, c.opened
 	leaving := c.leaving || c.ctx.Err() != nil
 	c.mu.Unlock()
-	end.Expected = leaving || (c.opts.Expected != nil && c.opts.Expected(router))
+	end.Expected = leaving || (c.opts.Expected != nil && c.opts.Expected(router, opened))
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -490,6 +492,13 @@ func (c *Client) Heartbeat() time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.heart
+}
+
+// Connected reports whether a connection is open, or about to be.
+func (c *Client) Connected() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.busy
 }
 
 // Key is the client key.

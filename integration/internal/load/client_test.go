@@ -169,7 +169,7 @@ func TestReconnectsWithItsCursor(t *testing.T) {
 	var ends []checker.Close
 	c := testClient(t, Options{
 		From:      "latest",
-		Expected:  func(router string) bool { return router == "fake" },
+		Expected:  func(router string, _ time.Time) bool { return router == "fake" },
 		Reconnect: func(end checker.Close) (Target, bool) { ends = append(ends, end); return router, true },
 	})
 	if err := c.Connect(ctx, router); err != nil {

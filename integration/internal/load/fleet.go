@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/pointsmanhq/pointsman/integration/internal/checker"
 )
@@ -17,24 +18,27 @@ const connectAtOnce = 32
 type Fleet struct {
 	mu       sync.Mutex
 	clients  []*Client
-	expected map[string]bool // routers whose ends the test causes
+	expected map[string]time.Time // until when connections to a router were opened whose ends the test causes
 }
 
 // NewFleet makes an empty fleet.
-func NewFleet() *Fleet { return &Fleet{expected: make(map[string]bool)} }
+func NewFleet() *Fleet { return &Fleet{expected: make(map[string]time.Time)} }
 
 // ExpectEnds says that connections to the named router may end from now on, because the test stops it; on=false
-// takes that back.
+// says the same of those only that were opened before. A client that does not read learns late of an end.
 func (f *Fleet) ExpectEnds(router string, on bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.expected[router] = on
+	f.expected[router] = time.Now()
+	if on {
+		f.expected[router] = time.Now().Add(24 * time.Hour)
+	}
 }
 
-func (f *Fleet) expects(router string) bool {
+func (f *Fleet) expects(router string, opened time.Time) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.expected[router]
+	return opened.Before(f.expected[router])
 }
 
 // New adds a client without connecting it.
