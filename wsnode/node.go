@@ -50,6 +50,8 @@ type Node struct {
 
 	killed chan struct{}
 	kill   sync.Once
+	asked  chan struct{} // closed when somebody asked for a drain
+	ask    sync.Once
 	ready  chan struct{}
 
 	// Set by start, in this order, and then fixed; stage says how far it has come.
@@ -103,6 +105,7 @@ func New(cfg Config, deps Deps) (*Node, error) {
 		keys:     directory.Keys{Prefix: cfg.EtcdPrefix, Topic: cfg.Topic},
 		doors:    realDoors(),
 		killed:   make(chan struct{}),
+		asked:    make(chan struct{}),
 		ready:    make(chan struct{}),
 		pictured: make(chan struct{}, 1),
 	}
@@ -157,6 +160,9 @@ func (n *Node) Ready() <-chan struct{} { return n.ready }
 // what etcd holds stays until its lease ends. Run returns ErrKilled.
 func (n *Node) Kill() { n.kill.Do(func() { close(n.killed) }) }
 
+// Drain asks the node to stop in order, as the end of Run's context does. It returns at once.
+func (n *Node) Drain() { n.ask.Do(func() { close(n.asked) }) }
+
 func (n *Node) at(stage string) { n.stage.Store(&stage) }
 
 // Run starts the node and serves until ctx ends; then it drains and returns nil. Other errors say why the node
@@ -165,20 +171,28 @@ func (n *Node) Run(ctx context.Context) error {
 	// Everything below lives until the drain is over: hard ends it, and Kill ends hard at any time.
 	hard, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
-	stopKill := make(chan struct{})
-	defer close(stopKill)
-	go func() {
-		select {
-		case <-n.killed:
-			cancel(ErrKilled)
-		case <-stopKill:
-		}
-	}()
+	ctx, soft := context.WithCancel(ctx)
+	var waiting sync.WaitGroup
+	defer waiting.Wait()
+	over := make(chan struct{})
+	defer close(over)
+	when := func(what <-chan struct{}, do func()) {
+		waiting.Go(func() {
+			select {
+			case <-what:
+				do()
+			case <-over:
+			}
+		})
+	}
+	when(n.killed, func() { cancel(ErrKilled) })
+	when(n.asked, soft)
 	// Starting may be given up at any time.
 	starting, stopStarting := context.WithCancelCause(hard)
 	defer stopStarting(nil)
 	stop := context.AfterFunc(ctx, func() { stopStarting(errStopped) })
 	defer stop()
+	defer soft()
 
 	life := &life{ctx: hard, cancel: cancel}
 	defer life.wait()

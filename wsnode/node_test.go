@@ -96,6 +96,40 @@ func TestDrainServesUntilTheRoutersHaveMoved(t *testing.T) {
 	}
 }
 
+func TestOperatorsCanDrainANodeAndForeignPagesCannot(t *testing.T) {
+	b := prepare(t)
+	b.ready()
+	post := func(site string) int {
+		req, err := http.NewRequest(http.MethodPost, "http://"+b.n.AdminAddr()+"/drain", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if site != "" {
+			req.Header.Set("Sec-Fetch-Site", site)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		return resp.StatusCode
+	}
+	if code := post("cross-site"); code != http.StatusForbidden {
+		t.Errorf("a foreign page got %d, want 403", code)
+	}
+	select {
+	case <-b.c.left:
+		t.Fatal("a foreign page drained the node")
+	default:
+	}
+	if code := post(""); code != http.StatusAccepted {
+		t.Errorf("an operator got %d, want 202", code)
+	}
+	if err := b.ended(); err != nil || !b.r.revoked {
+		t.Errorf("got %v, revoked %v; want an orderly end", err, b.r.revoked)
+	}
+}
+
 func TestDrainOfTheLastNodeEndsWithItsTimeout(t *testing.T) {
 	b := prepare(t, func(c *Config) { c.DrainTimeout = 300 * time.Millisecond })
 	b.ready()

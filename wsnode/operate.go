@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"time"
 
 	"github.com/pointsmanhq/pointsman/proto/directory"
@@ -27,11 +29,19 @@ func (n *Node) operate() {
 		return sinceWhen(err, since)
 	}))
 	n.admin.Ready("claims", n.whenUp(n.claimsReady))
+	// Browsers send such a request for any page that asks them to.
+	n.admin.Handle("POST /drain", http.NewCrossOriginProtection().Handler(http.HandlerFunc(n.serveDrain)))
 	n.admin.Vars("node", n.dumpNode)
 	n.admin.Vars("partitions", n.dumpPartitions)
 	n.admin.Vars("links", n.dumpLinks)
 	n.admin.Vars("etcd", n.dumpEtcd)
 	n.admin.Vars("consistency", n.dumpConsistency)
+}
+
+func (n *Node) serveDrain(w http.ResponseWriter, _ *http.Request) {
+	n.Drain()
+	w.WriteHeader(http.StatusAccepted)
+	_, _ = io.WriteString(w, "draining; the process ends when its routers have moved their streams\n")
 }
 
 func (n *Node) whenUp(check func() error) func() error {

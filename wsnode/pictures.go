@@ -23,14 +23,14 @@ func (n *Node) seePicture(p *etcdmap.Picture) {
 
 // firstPicture waits for etcd, and says so.
 func (n *Node) firstPicture(ctx context.Context) error {
-	t := time.NewTicker(sayAfter)
+	t := time.NewTimer(sayAfter)
 	defer t.Stop()
 	for n.picture.Load() == nil {
 		select {
 		case <-n.pictured:
 		case <-t.C:
 			err, _ := n.etcd.Health()
-			n.log.Warn("waiting for etcd", zap.Strings("endpoints", n.cfg.Etcd), zap.Error(err))
+			n.log.Warn("etcd has not answered yet; waiting for it", zap.Strings("endpoints", n.cfg.Etcd), zap.Error(err))
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

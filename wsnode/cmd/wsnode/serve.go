@@ -11,7 +11,6 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/pointsmanhq/pointsman/pkg/admin"
 	"github.com/pointsmanhq/pointsman/pkg/buildinfo"
 	"github.com/pointsmanhq/pointsman/pkg/logging"
 	"github.com/pointsmanhq/pointsman/pkg/options"
@@ -235,35 +234,4 @@ func certPool(file string) (*x509.CertPool, error) {
 		return nil, fmt.Errorf("%s holds no certificate in PEM form", file)
 	}
 	return pool, nil
-}
-
-// healthcheck asks the node's admin server.
-type healthcheck struct {
-	Admin   string        `default:"127.0.0.1:9081" placeholder:"ADDR" help:"The node's address for operators."`
-	Live    bool          `help:"Ask only whether it lives, not whether it is ready."`
-	Timeout time.Duration `default:"3s" placeholder:"DURATION" help:"How long to wait for the answer."`
-}
-
-// Run asks once.
-func (h *healthcheck) Run(ctx context.Context, env options.Env) error {
-	ctx, cancel := context.WithTimeout(ctx, h.Timeout)
-	defer cancel()
-	path := "/readyz"
-	if h.Live {
-		path = "/livez"
-	}
-	if err := admin.Probe(ctx, h.Admin, path); err != nil {
-		return err
-	}
-	_, err := fmt.Fprintln(env.Stdout, "ok")
-	return err
-}
-
-// version prints the build.
-type version struct{}
-
-// Run prints one line.
-func (version) Run(_ context.Context, env options.Env) error {
-	_, err := fmt.Fprintln(env.Stdout, "wsnode", buildinfo.Read())
-	return err
 }
