@@ -192,18 +192,22 @@ func TestDelaysAndPauses(t *testing.T) {
 	old.Backlog = true
 	clients := append(clientA(session(0, events...)), slow, Client{Name: "3", Key: "b", Sessions: []Session{session(0, old, received(9, 4*time.Millisecond))}})
 	r := Check(topic(), clients, []Fault{
-		{Name: "kill", From: epoch.Add(35 * time.Millisecond), Until: epoch.Add(70 * time.Millisecond)},
+		{Name: "kill", From: epoch.Add(35 * time.Millisecond), Until: epoch.Add(400 * time.Millisecond)},
+		{Name: "healed early", From: epoch.Add(45 * time.Millisecond), Until: epoch.Add(200 * time.Millisecond)},
 		{Name: "later", From: epoch.Add(time.Hour), Until: epoch.Add(2 * time.Hour)},
 	})
 	if r.Delay.Count != 6 || r.Delay.Max != 300*time.Millisecond || r.Delay.P50 != 4*time.Millisecond {
 		t.Errorf("delay %+v", r.Delay)
 	}
 	kill := r.Faults[0]
-	if kill.Clients != 1 || kill.Max != 300*time.Millisecond || kill.Silence != 300*time.Millisecond || !strings.Contains(kill.Who, "offset 4") {
+	if kill.Clients != 2 || kill.Max != 300*time.Millisecond || kill.Silence != 300*time.Millisecond || !strings.Contains(kill.Who, "offset 4") {
 		t.Errorf("kill: %+v", kill)
 	}
-	if r.Faults[1].Clients != 0 || r.Faults[1].Max != 0 {
-		t.Errorf("later: %+v", r.Faults[1])
+	if early := r.Faults[1]; early.Max != 155*time.Millisecond {
+		t.Errorf("a pause is longer than the window it is looked for in: %+v", early)
+	}
+	if later := r.Faults[2]; later.Clients != 0 || later.Max != 0 {
+		t.Errorf("later: %+v", later)
 	}
 	if d := Between(clients, epoch.Add(75*time.Millisecond), epoch.Add(time.Hour)); d.Count != 2 || d.Max != 4*time.Millisecond {
 		t.Errorf("between: %+v", d)

@@ -14,8 +14,8 @@ type Delays struct {
 	Who   string // where Max was seen
 }
 
-// FaultDelays is what clients felt of one fault: per client, the longest delay of a record whose way from
-// stamp to receipt touches the fault's window.
+// FaultDelays is what clients felt of one fault: per client, the longest time in the fault's window that a record
+// was on its way. What lies outside of the window belongs to the faults before and after.
 type FaultDelays struct {
 	Fault
 	Clients int // clients that received something in the window
@@ -23,8 +23,7 @@ type FaultDelays struct {
 	P99     time.Duration
 	Max     time.Duration
 	Who     string
-	// Silence is the longest time between two records of one client where the topic shows that it should have
-	// been shorter: how much later the second one came than it was stamped, or than the first one came.
+	// Silence is the longest time that a client received nothing while a record for it was on its way.
 	Silence time.Duration
 	// Pauses is each client's longest delay, in ascending order, for histograms.
 	Pauses []time.Duration
@@ -97,17 +96,15 @@ func measureFault(clients []Client, f Fault) FaultDelays {
 					continue
 				}
 				stamped := e.Timestamp * int64(time.Millisecond)
-				inside := !e.Backlog && stamped < until && e.At >= from
-				if inside {
-					delay := e.delay()
-					if delay > longest {
-						longest = delay
+				if !e.Backlog && stamped < until && e.At >= from {
+					end := min(e.At, until)
+					pause := max(0, time.Duration(end-max(stamped, from)))
+					longest = max(longest, pause)
+					if pause > out.Max || out.Who == "" {
+						out.Max, out.Who = pause, c.place(e)
 					}
-					if delay > out.Max || out.Who == "" {
-						out.Max, out.Who = delay, c.place(e)
-					}
-					if silence := time.Duration(e.At - max(last, stamped)); last > 0 && silence > out.Silence {
-						out.Silence = silence
+					if last > 0 {
+						out.Silence = max(out.Silence, time.Duration(end-max(last, stamped, from)))
 					}
 				}
 				last = e.At
