@@ -48,7 +48,6 @@ const (
 	// Failures carry no data.
 	boundsFailed
 	scanFailed
-	readFailed
 	timeFound
 )
 
@@ -82,6 +81,7 @@ type loop struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	status atomic.Pointer[partition.Status]
+	failed atomic.Pointer[time.Time] // when a live reader failed last
 
 	pins int // guarded by Runner.mu; who is about to post
 
@@ -263,10 +263,6 @@ func (lp *loop) handle(m message) {
 	case scanFailed:
 		lp.complain("catch-up read failed; trying until it succeeds", m.err)
 		lp.core.ScanFailed(lp.now)
-	case readFailed:
-		if lp.current(m) {
-			lp.distrust(m.arrived)
-		}
 	case timeFound:
 		lp.timing = false
 		lp.core.TimeFound(lp.now, m.request, m.offset, m.ok)
@@ -334,6 +330,9 @@ func (lp *loop) distrust(since time.Time) {
 func (lp *loop) trusted(m message) bool {
 	began, _ := lp.r.cfg.Identity.Verified()
 	if began.IsZero() || !began.After(lp.doubt) {
+		return false
+	}
+	if failed := lp.failed.Load(); failed != nil && !began.After(*failed) {
 		return false
 	}
 	// The monotonic clock stands still while the machine sleeps, the wall clock may be set: the larger age counts.
@@ -487,7 +486,10 @@ func (s *sink) Failed(err error) {
 		s.post(message{kind: liveStopped})
 		return
 	}
-	s.post(message{kind: readFailed})
+	// Not through the mailbox: whoever tells of failures must not wait while data is on hold.
+	now := time.Now()
+	s.lp.failed.Store(&now)
+	s.lp.r.cfg.Identity.Recheck()
 }
 
 func (s *sink) post(m message) {
