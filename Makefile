@@ -37,8 +37,10 @@ run: build ## the playground: a page where nodes are killed and nothing breaks; 
 test: ## unit tests, core scenarios and whole clusters in one process (race detector, shuffled)
 	@$(if $(RACE),,echo 'no C compiler found: running without the race detector')
 	$(GOTEST) $(RACE) -shuffle=on -timeout 20m $(ARGS) work
-	$(if $(RACE),@echo 'once more without the race detector, which allocates: the tests that count allocations'
-	$(GOTEST) -run Allocat $(ARGS) ./proto/... ./pkg/... ./router/... ./wsnode/...)
+ifneq ($(RACE),)
+	@echo 'once more without the race detector, which allocates: the tests that count allocations'
+	$(GOTEST) -run Allocat $(ARGS) ./proto/... ./pkg/... ./router/... ./wsnode/...
+endif
 
 .PHONY: test-kafka
 test-kafka: build ## the same scenarios over real processes: Apache Kafka, etcd, bin/router, bin/wsnode (Java 17, Maven)
