@@ -306,9 +306,10 @@ func (c *Core) Tick(now time.Time) {
 	c.heardAt = now
 }
 
-// GoAway tells the client to reconnect, with its cursor.
+// GoAway tells the client to reconnect, with its cursor. Between two lives of the topic there is none to tell: the
+// client's own says more.
 func (c *Core) GoAway(now time.Time, retryAfter time.Duration) {
-	if !c.greeted {
+	if !c.greeted || c.recreated {
 		return
 	}
 	c.join()
@@ -316,12 +317,13 @@ func (c *Core) GoAway(now time.Time, retryAfter time.Duration) {
 	c.heardAt = now
 }
 
-// Cursor is where the client continues; ok is false before hello.
+// Cursor is where the client continues; ok is false before hello, and between two lives of the topic.
 func (c *Core) Cursor() (partition int32, next int64, ok bool) {
-	if c.greeted && !c.recreated {
+	ok = c.greeted && !c.recreated
+	if ok {
 		c.join()
 	}
-	return c.partition, c.next, c.greeted
+	return c.partition, c.next, ok
 }
 
 // Close ends the session: its streams are detached.

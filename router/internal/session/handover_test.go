@@ -243,3 +243,18 @@ func TestLogTruncationMovesTheCursorBack(t *testing.T) {
 	c.Record(now, 1, 1, rec(5))
 	s.want(t, "record")
 }
+
+// Between two lives of the topic the old position with the new topic's id would be a cursor of nowhere.
+func TestGoodbyeBetweenTwoLivesOfTheTopicCarriesNoCursor(t *testing.T) {
+	c, s := served(t)
+	c.Recreate(now, [16]byte{2}, 0)
+	s.want(t, "detach", "attach")
+	c.GoAway(now, time.Second)
+	s.want(t)
+	if _, next, ok := c.Cursor(); ok {
+		t.Fatalf("cursor %d of a topic that was not attached yet", next)
+	}
+	c.Attached(now, 1, link.Attached{Stream: 2, Next: 4, Head: 4, Live: true})
+	c.GoAway(now, time.Second)
+	s.want(t, "goaway")
+}

@@ -5,6 +5,8 @@
 package claims
 
 import (
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/pointsmanhq/pointsman/proto/directory"
@@ -96,7 +98,7 @@ func (c *Core) Revoked(p int32) {
 // Lost says that our claim of p stands behind a newer one in etcd.
 func (c *Core) Lost(now time.Time, p int32, winner directory.Claim) {
 	cl := c.claims[p]
-	if cl == nil || !c.claim(cl).older(winner) {
+	if cl == nil || c.claim(cl).beats(winner) {
 		return // it was about a claim that we have replaced
 	}
 	c.Incarnation(winner.Incarnation)
@@ -139,7 +141,8 @@ func (c *Core) Tick(now time.Time, alive bool) {
 		c.raising = true
 		c.out.Raise(c.incarnation)
 	}
-	for p, cl := range c.claims {
+	for _, p := range slices.Sorted(maps.Keys(c.claims)) { // in order, so that a run can be had again
+		cl := c.claims[p]
 		if cl.winner == nil {
 			continue
 		}
@@ -152,7 +155,7 @@ func (c *Core) Tick(now time.Time, alive bool) {
 		}
 		winner := *cl.winner
 		cl.winner = nil
-		if adopted := *cl; adopted.adopt(c.incarnation).older(winner) {
+		if !cl.adopt(c.incarnation).beats(winner) {
 			cl.winner, cl.lostAt = &winner, now // until the raise has helped
 			c.wantRaise(now)
 			continue
@@ -176,10 +179,12 @@ func (c *Core) publish(p int32, cl *claim) {
 	}
 }
 
-// ordered is a claim's value with the order's other direction.
+// ordered is a claim's value in the order of claims.
 type ordered directory.Claim
 
-func (o ordered) older(than directory.Claim) bool { return than.Newer(directory.Claim(o)) }
+// beats reports whether the claim may replace another node's. An equal one does not: a group never gives a partition
+// to two members in one generation, so both are of that number because the group began anew.
+func (o ordered) beats(other directory.Claim) bool { return directory.Claim(o).Newer(other) }
 
 func (cl *claim) adopt(incarnation int64) ordered {
 	return ordered{Incarnation: incarnation, Generation: cl.generation}

@@ -151,6 +151,20 @@ func TestLivingClaimThatLosesToAHigherGenerationMeansAReset(t *testing.T) {
 	r.expect("publish 1 (2,2)")
 }
 
+// The group was deleted, and the new one has come as far as the old: nobody's numbers went back, and yet the old
+// owner's claim is in the way.
+func TestLivingClaimThatIsEqualToAnothersMeansAReset(t *testing.T) {
+	r := start(t, 1)
+	r.assigned(1, 2)
+	r.readable(1)
+	r.expect("publish 1 (1,2)")
+	r.c.Lost(r.now, 1, by("n9", 1, 2))
+	r.pass(settle+every, true)
+	r.expect("raise 1")
+	r.c.Raised(2)
+	r.expect("publish 1 (2,2)")
+}
+
 func TestClaimLostToARebalanceIsLetGo(t *testing.T) {
 	r := start(t, 1)
 	r.assigned(1, 2)
