@@ -1,0 +1,194 @@
+package simulate
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/pointsmanhq/pointsman/proto/directory"
+)
+
+// restWithin is how long everything may take to come to rest once nothing goes wrong any more: sessions and leases
+// have to time out, links to be dialled again, partitions to be rebalanced, incarnations to be raised.
+const restWithin = 60 * sec
+
+// heal ends all faults and waits for rest.
+func (w *world) heal() {
+	w.note(anyone, anywhere, "HEALED")
+	w.net.cuts = map[way]int{}
+	clear(w.net.slow)
+	w.net.retry()
+	w.etcd.until, w.group.until = 0, 0
+	w.etcd.back()
+	for _, h := range w.etcd.watchers {
+		h.stall, h.last = 0, min(h.last, w.now+sec)
+	}
+	if w.kafka.deleted {
+		w.kafka.create(w.set.partitions)
+	}
+	for _, p := range w.kafka.topic.parts {
+		p.until, p.lag = 0, 0
+		for len(p.open) > 0 {
+			p.finish(p.open[0], w.chance(0.5))
+		}
+		p.advance()
+	}
+	up := false
+	for _, m := range w.machines {
+		if n := m.cur; n != nil && !n.proc.dead {
+			n.kafkaCut, n.etcdCut = false, false
+			n.proc.thaw()
+			up = up || !n.draining
+		}
+	}
+	if !up {
+		w.machines[0].back(13 * sec)
+		w.machines[1].back(0)
+	}
+	for i, r := range w.routers {
+		if r.proc.dead {
+			w.startRouter(i)
+			continue
+		}
+		r.cut = false
+		r.proc.thaw()
+	}
+	for _, c := range w.clients {
+		c.pace, c.away = 0, false
+		c.proc.thaw()
+	}
+	w.await(w.now + restWithin)
+}
+
+// await looks whether everything is at rest, until the deadline.
+func (w *world) await(deadline int64) {
+	w.after(500*ms, func() {
+		client, why := w.unrest()
+		switch {
+		case why == "":
+			w.over = true
+		case w.now >= deadline:
+			w.fail(client, "no rest %ds after the last fault: %s", restWithin/sec, why)
+		default:
+			w.await(deadline)
+		}
+	})
+}
+
+// unrest says what is not as it should be in the end, and whom it concerns.
+func (w *world) unrest() (client int, why string) {
+	if why := w.unrestOfMap(); why != "" {
+		return anyone, why
+	}
+	for _, c := range w.clients {
+		if why := c.unrest(); why != "" {
+			return c.id, why
+		}
+	}
+	return anyone, w.unrestOfNodes()
+}
+
+// unrestOfMap compares what the group, etcd and the routers say.
+func (w *world) unrestOfMap() string {
+	topicID := directory.FormatTopicID(w.kafka.topic.id)
+	st := w.etcd.now
+	if st.topic == nil || st.topic.TopicID != topicID {
+		return "etcd does not describe the topic"
+	}
+	for p := range w.set.partitions {
+		owner, claim := w.group.owner(p), st.claims[p]
+		if owner == nil || owner.proc.dead {
+			return fmt.Sprintf("partition %d is assigned to nobody alive", p)
+		}
+		if claim.Instance != owner.instance {
+			return fmt.Sprintf("partition %d: the group assigned it to %s, the claim is (%d, %d) of %s, instance %s",
+				p, owner.name, claim.Incarnation, claim.Generation, claim.Node, claim.Instance)
+		}
+		for _, r := range w.routers {
+			ln := r.lane(r.table.Route(p))
+			if r.proc.dead || ln == nil || ln.peer == nil || ln.peer.n != owner {
+				return fmt.Sprintf("%s does not send partition %d to its owner %s", r.name, p, owner.name)
+			}
+		}
+	}
+	return ""
+}
+
+// unrest of a client: not everything was delivered, or something of its session is still under way.
+func (c *client) unrest() string {
+	w := c.w
+	if c.conn == nil || c.conn.session == nil || c.waited || c.conn.session.over {
+		return "it is not connected"
+	}
+	s := c.conn.session
+	if c.at.topicID != w.kafka.topic.id {
+		return "it is in the former topic"
+	}
+	p := w.kafka.topic.parts[c.at.partition]
+	if o := p.missing(c.key, max(c.at.next, p.start), p.stable); o >= 0 {
+		return fmt.Sprintf("record %d was not delivered, the cursor is %d", o, c.at.next)
+	}
+	if c.at.next != p.stable {
+		return fmt.Sprintf("the cursor %d was not moved to the end %d", c.at.next, p.stable)
+	}
+	st := s.core.Status()
+	switch {
+	case st.Secondary != 0 || s.pending:
+		return "a handover does not end"
+	case st.Primary != s.target || st.Primary == 0:
+		return "another link serves than the route"
+	case st.Queued != 0:
+		return fmt.Sprintf("%d bytes are said to wait for it", st.Queued)
+	case len(s.streams) != 1:
+		return fmt.Sprintf("%d streams are attached", len(s.streams))
+	}
+	ln := s.r.lane(st.Primary)
+	t := ln.peer.find(st.Stream)
+	if t == nil {
+		return "the node does not know its stream"
+	}
+	if t.credit != st.Left {
+		return fmt.Sprintf("the node has %d bytes of credit, the router says %d", t.credit, st.Left)
+	}
+	if share := w.set.window / 2; st.Left > share || st.Left <= share/2 {
+		return fmt.Sprintf("credit leaked: %d bytes of %d are left", st.Left, share)
+	}
+	return ""
+}
+
+// unrestOfNodes compares nodes' streams with the sessions'.
+func (w *world) unrestOfNodes() string {
+	for _, m := range w.machines {
+		n := m.cur
+		if n == nil || n.proc.dead {
+			continue
+		}
+		streams := 0
+		for _, l := range n.links {
+			streams += len(l.streams)
+			if ln := l.peer; ln.gone || ln.streams == nil || ln.streams.Len() != len(l.streams) {
+				return fmt.Sprintf("%s: link to %s has %d streams, not the router's", n.name, ln.r.name, len(l.streams))
+			}
+		}
+		for p, lp := range n.loops {
+			if lp == nil {
+				continue
+			}
+			st := lp.core.Status()
+			streams -= st.Streams + st.Pending
+			mine := slices.ContainsFunc(w.group.members, func(m *member) bool { return m.n == n && m.owns(int32(p)) })
+			if st.Assigned != mine {
+				return fmt.Sprintf("%s p%d: assigned is %t at the loop, %t in the group", n.name, p, st.Assigned, mine)
+			}
+			if st.Behind > 0 || st.Pending > 0 {
+				return fmt.Sprintf("%s p%d: %d streams behind, %d pending", n.name, p, st.Behind, st.Pending)
+			}
+			if !mine && st.Streams == 0 {
+				return fmt.Sprintf("%s p%d is still read, and nobody needs it", n.name, p)
+			}
+		}
+		if streams != 0 {
+			return fmt.Sprintf("%s: its links and its loops disagree by %d streams", n.name, streams)
+		}
+	}
+	return ""
+}
