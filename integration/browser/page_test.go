@@ -9,6 +9,9 @@ import (
 	"time"
 
 	"github.com/chromedp/chromedp"
+	"github.com/twmb/franz-go/pkg/kfake"
+
+	"github.com/pointsmanhq/pointsman/integration/internal/etcdtest"
 )
 
 const clients = 48
@@ -182,6 +185,29 @@ func TestAllNodesKilledClientsWait(t *testing.T) {
 	if red := b.console(); len(red) > 0 {
 		t.Errorf("the console shows errors: %q", red)
 	}
+}
+
+func TestOverSomebodyElsesKafkaAndEtcd(t *testing.T) {
+	gate(t)
+	kafka, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(kafka.Close)
+	etcd := etcdtest.New(t)
+	p := start(t, "--kafka="+kafka.ListenAddrs()[0], "--etcd="+etcd.Addr(), "--partitions=12", "--clients=4")
+	b := open(t, p.page)
+	b.until("records arrive", `Number(document.getElementById("received").dataset.value) > 20`, time.Minute)
+	if topic := kafka.PartitionInfo("pointsman-playground", 11); topic == nil {
+		t.Error("topic pointsman-playground has not 12 partitions; it was to be created")
+	}
+	if !eval[bool](b, `document.getElementById("etcd-button").hidden`) {
+		t.Error("the page offers to stop somebody else's etcd")
+	}
+	b.do("kill a node", button("kill"))
+	b.expectDone(1, "kill")
+	b.until("records go on arriving", fmt.Sprintf(`Number(document.getElementById("received").dataset.value) > %d`, b.counters().Received+40), time.Minute)
+	b.expectClean("after a kill")
 }
 
 func TestPageSeesWhatDoesNotCome(t *testing.T) {

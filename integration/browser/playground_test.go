@@ -117,7 +117,7 @@ func expectGone(t *testing.T, pids []int) {
 	err := procs.Poll(ctx, 20*time.Millisecond, func() error {
 		for _, pid := range pids {
 			if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
-				return fmt.Errorf("process %d is still there (%v)", pid, err)
+				return fmt.Errorf("process %d is still there", pid)
 			}
 		}
 		return nil

@@ -129,7 +129,7 @@ func (w *world) chooseRouterLocked(name string) (int, error) {
 	for i, r := range w.routers {
 		switch {
 		case name != "" && r.Name != name:
-		case r.State != live && r.State != dead:
+		case r.State != live && r.State != dead && r.State != waiting:
 			if name != "" {
 				return 0, unfit("%s is %s", name, r.State)
 			}
@@ -148,11 +148,21 @@ func (w *world) chooseRouterLocked(name string) (int, error) {
 
 func (p *Playground) add(ctx context.Context) (string, error) {
 	n, err := p.stack.AddNode(ctx)
-	if err != nil {
-		return n.ID, err
+	if n.ID == "" {
+		return "", err
 	}
-	p.world.change(func() { p.world.addLocked(n, live).State = live })
-	return n.ID, nil
+	p.world.change(func() {
+		shown := p.world.addLocked(n, starting)
+		switch {
+		case !shown.ended.IsZero():
+			err = nil // killed while it started
+		case err == nil:
+			shown.State = live
+		case p.world.etcd != live:
+			err = errors.New("it waits for etcd")
+		}
+	})
+	return n.ID, err
 }
 
 func (p *Playground) nodeDeedLocked(k kind, n *node) deed {
@@ -206,7 +216,7 @@ func (p *Playground) restart(i int, name string) deed {
 			set(dead)
 			return name, err
 		}
-		set(live)
+		set(waiting) // until watch hears that it knows the topic
 		return name, nil
 	}
 }

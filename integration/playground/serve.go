@@ -39,7 +39,7 @@ type about struct {
 	Keys       []key    `json:"keys"`
 	Partitions int32    `json:"partitions"`
 	Rate       float64  `json:"rate"`
-	FreezeMS   int64    `json:"freeze_ms"`
+	MaxNodes   int      `json:"max_nodes"`
 	Commands   []hint   `json:"commands"`
 }
 
@@ -87,7 +87,7 @@ func (p *Playground) serve(ctx context.Context, listener net.Listener) error {
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeFor)
 	defer cancel()
 	if err := server.Shutdown(end); err != nil {
-		_ = server.Close() //nolint:errcheck // a page that does not read is cut off
+		_ = server.Close() // a page that does not read is cut off
 	}
 	for range waiting {
 		failed = errors.Join(failed, <-done)
@@ -139,7 +139,7 @@ func (p *Playground) about() (about, error) {
 	return about{
 		Run: p.producer.run, Topic: p.stack.Topic(), Kafka: p.stack.Kafka(), Etcd: p.stack.Etcd(),
 		EtcdPrefix: p.stack.EtcdPrefix(), External: p.cfg.external(), Keys: keys, Partitions: p.stack.Partitions(),
-		Rate: p.producer.rate, FreezeMS: freezeTime.Milliseconds(), Commands: p.commands(),
+		Rate: p.producer.rate, MaxNodes: maxNodes, Commands: p.commands(),
 	}, err
 }
 

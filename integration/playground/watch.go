@@ -50,7 +50,7 @@ func (p *Playground) ask(ctx context.Context) {
 	now, _ := p.world.look()
 	told := false
 	for i, r := range now.Routers {
-		if r.State != live {
+		if r.State != live && r.State != waiting {
 			continue
 		}
 		var assignments []assignment
@@ -65,10 +65,14 @@ func (p *Playground) ask(ctx context.Context) {
 				partitions[a.Partition] = partition{Node: a.Node, StandIn: a.StandIn, Claimed: a.Claimed}
 			}
 		}
-		if r.Sessions != sessions {
-			p.world.change(func() { p.world.routers[i].Sessions = sessions })
+		state := live
+		if len(assignments) == 0 {
+			state = waiting
 		}
-		if told {
+		if r.Sessions != sessions || r.State != state {
+			p.world.change(func() { p.world.updateLocked(i, state, sessions) })
+		}
+		if told || state != live {
 			continue
 		}
 		told = true
@@ -78,6 +82,16 @@ func (p *Playground) ask(ctx context.Context) {
 		if slices.ContainsFunc(now.Nodes, func(n node) bool { return n.State == starting }) {
 			p.greet(ctx, r.Admin)
 		}
+	}
+	if !told && len(now.Partitions) > 0 {
+		p.world.change(func() { p.world.partitions = nil })
+	}
+}
+
+// updateLocked writes down what a router says of itself; a button may have been pressed for it meanwhile.
+func (w *world) updateLocked(i int, s state, sessions int) {
+	if r := w.routers[i]; r.State == live || r.State == waiting {
+		r.State, r.Sessions = s, sessions
 	}
 }
 
@@ -116,7 +130,7 @@ func (p *Playground) census() {
 	}
 	for i, r := range p.stack.Routers() {
 		now, _ := p.world.look()
-		if r.Ended != "" && now.Routers[i].State == live {
+		if r.Ended != "" && (now.Routers[i].State == live || now.Routers[i].State == waiting) {
 			fmt.Fprintf(p.cfg.Err, "playground: %s ended by itself: %s; its log ends with:\n%s\n", r.Name, r.Ended, procs.Tail(r.Log, 10))
 			id := p.world.begin(byItself, r.Name)
 			p.world.change(func() { p.world.routers[i].State, p.world.routers[i].Sessions = dead, 0 })

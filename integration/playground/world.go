@@ -2,6 +2,7 @@ package playground
 
 import (
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -25,6 +26,7 @@ const (
 	dead     state = "dead" // killed, or ended by itself
 	gone     state = "gone" // after an orderly stop
 	stopped  state = "stopped"
+	waiting  state = "waiting" // a router that knows no topic yet, because etcd is away
 	// foreign is somebody else's: it cannot be stopped here.
 	foreign state = "foreign"
 )
@@ -202,8 +204,8 @@ func (w *world) finish(id int, target string, err error) {
 		for i := range w.actions {
 			if a := &w.actions[i]; a.ID == id {
 				a.Done, a.Target = time.Now().UnixMilli(), target
-				if err != nil {
-					a.Error = err.Error()
+				if err != nil { // the rest of it is the end of a log, which the terminal shows
+					a.Error, _, _ = strings.Cut(err.Error(), "\n")
 				}
 			}
 		}

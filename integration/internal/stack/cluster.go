@@ -143,10 +143,7 @@ func (c *cluster) AddNode(ctx context.Context) (Node, error) {
 		return Node{}, err
 	}
 	c.opts.Logf("%s started", m.name)
-	if err := c.ready(ctx, m, "/readyz"); err != nil {
-		return Node{}, err
-	}
-	return m.node(), nil
+	return m.node(), c.ready(ctx, m, "/readyz")
 }
 
 // startNode returns a node that is starting.

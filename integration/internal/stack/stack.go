@@ -117,7 +117,8 @@ type Stack interface {
 	Routers() []Router
 	Nodes() []Node // those that run, frozen ones too, in order of their start
 
-	// AddNode starts one more node and returns when it is ready: its claims are readable.
+	// AddNode starts one more node and returns when it is ready: its claims are readable. With an error the node is
+	// the one that did not get ready, if there is one.
 	AddNode(ctx context.Context) (Node, error)
 	// DrainNode asks a node to stop in order (SIGTERM) and returns when it has gone.
 	DrainNode(ctx context.Context, id string) error

@@ -30,12 +30,14 @@ export class Client {
     this.connect(this.index);
   }
 
-  // connect goes to the router that is turn's, among those that live.
+  // connect goes to the router that is turn's, among those that live; while none does, it looks again.
   connect(turn) {
-    const all = this.desk.routers();
-    const up = all.filter((r) => r.state === "live");
-    const list = up.length > 0 ? up : all;
-    const router = list[turn % list.length];
+    const up = this.desk.routers().filter((r) => r.state === "live");
+    if (up.length === 0) {
+      setTimeout(() => this.connect(turn), 100 + Math.random() * 200);
+      return;
+    }
+    const router = up[turn % up.length];
     this.router = router.name;
     const url = new URL("/v1/ws", router.url);
     url.searchParams.set("key", this.key);

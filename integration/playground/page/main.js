@@ -14,6 +14,7 @@ const view = new View(press);
 let about = null;
 let state = null;
 let clients = [];
+const owners = []; // by partition: who served it last
 const left = new Map(); // router's name -> when it was last seen not to live
 
 tally.onDelay = (at, ms) => timeline.delay(at, ms);
@@ -57,11 +58,12 @@ function see(next) {
   const known = new Set((before?.actions ?? []).map((a) => a.id));
   if (before) {
     for (const a of state.actions) if (!known.has(a.id)) timeline.mark(names.action(a), Date.now());
-    state.partitions.forEach((p, i) => {
-      const was = before.partitions?.[i];
-      if (was?.node && was.node !== p.node) tally.moved(i);
-    });
   }
+  state.partitions.forEach((p, i) => {
+    if (!p.node) return;
+    if (owners[i] && owners[i] !== p.node) tally.moved(i);
+    owners[i] = p.node;
+  });
   if (clients.length === 0) {
     clients = about.keys.map((k, i) => new Client(k.key, k.partition, i, desk));
     view.clients(clients);

@@ -118,6 +118,12 @@ export class View {
     this.nodes(s, served, heard);
     this.others(s);
     this.partitions(s);
+    // What makes no sense now cannot be pressed.
+    const count = (...states) => s.nodes.filter((n) => states.includes(n.state)).length;
+    const button = (kind) => document.querySelector(`.actions button[data-kind="${kind}"]`);
+    button("add").disabled = this.told !== undefined && count("live", "starting", "draining", "frozen") >= this.told.max_nodes;
+    for (const kind of ["drain", "kill", "freeze"]) button(kind).disabled = count("live") === 0;
+    button("restart-router").disabled = !s.routers.some((r) => ["live", "waiting", "dead"].includes(r.state));
     const etcd = $("etcd-button");
     const up = s.etcd === "live";
     etcd.dataset.kind = up ? "stop-etcd" : "start-etcd";
@@ -180,7 +186,7 @@ export class View {
       c.li.className = `router is-${r.state}`;
       set(c.badge, r.state);
       set(c.detail, `${plural(r.sessions, "socket")} · ${r.url.replace("ws://", "")} · pid ${r.pid}`);
-      c.buttons[0].disabled = r.state !== "live" && r.state !== "dead";
+      c.buttons[0].disabled = !["live", "waiting", "dead"].includes(r.state);
     }
     const c = this.card(list, "etcd", s.etcd === "foreign" ? [] : [["stop-etcd", "stop"]]);
     c.li.className = `store is-${s.etcd}`;
@@ -197,6 +203,7 @@ export class View {
 
   partitions(s) {
     const cells = $("partitions").children;
+    $("partitions").classList.toggle("unknown", s.partitions.length === 0);
     s.partitions.forEach((p, i) => {
       const cell = cells[i];
       if (!cell) return;
@@ -300,11 +307,12 @@ export class View {
       const parts = [];
       if (w.action.error) parts.push(w.action.error);
       if (w.moved.size > 0) parts.push(`${plural(w.moved.size, "partition")} moved`);
-      if (w.exits > 0) parts.push(`${plural(w.exits, "client")} reconnected with ${w.exits === 1 ? "its cursor" : "their cursors"}, after ${pause(w.longestResume)} at most`);
+      if (w.exits > 0 && w.longestResume === 0) parts.push(`${plural(w.exits, "socket")} closed by the router`);
+      if (w.exits > 0 && w.longestResume > 0) parts.push(`${plural(w.exits, "client")} reconnected with ${w.exits === 1 ? "its cursor" : "their cursors"}, after ${pause(w.longestResume)} at most`);
       parts.push(`${plural(w.received, "record")} arrived`, `longest pause ${pause(w.longest)}`);
       set(r.effect, parts.join(" · "));
       const running = !w.action.done;
-      set(r.verdict, bad.length > 0 ? bad.join(", ") : running ? "under way" : w.open ? "nothing broke so far" : "nothing broke");
+      set(r.verdict, bad.length > 0 ? bad.join(", ") : w.action.error ? "failed" : running ? "under way" : w.open ? "nothing broke so far" : "nothing broke");
       r.li.className = bad.length > 0 || w.action.error ? "bad" : w.open ? "open" : "good";
       r.li.dataset.kind = w.action.kind;
       r.li.dataset.done = w.action.done ? "yes" : "no";
