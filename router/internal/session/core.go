@@ -36,6 +36,8 @@ type Core struct {
 	start     link.Start // until greeted or after a topic was recreated: where to begin
 	resumed   bool       // the client came with a cursor of this topic
 	recreated bool       // tell of the gap once attached
+	toldID    [16]byte   // while recreated: the topic that next is a position in
+	toldIn    int32      // and its partition
 	greeted   bool       // hello was sent: next is valid
 	waiting   bool       // the client was told that no node lives
 
@@ -243,12 +245,17 @@ func (c *Core) Closed(now time.Time, l LinkID, f link.Closed) {
 }
 
 // Recreate says that the topic was created anew: the client is told of a gap, then gets the new topic's
-// records from the oldest on.
+// records from the oldest on. If the topic that the client knows is back before it was told (etcd showed an old
+// state for a while), nothing has happened to it.
 func (c *Core) Recreate(now time.Time, topicID [16]byte, partition int32) {
 	c.drop(&c.primary)
 	c.drop(&c.secondary)
+	if !c.recreated {
+		c.toldID, c.toldIn = c.topicID, c.partition
+	}
 	c.topicID, c.partition = topicID, partition
-	c.start, c.recreated, c.resumed = link.Start{Kind: link.StartEarliest}, true, false
+	c.start, c.resumed = link.Start{Kind: link.StartEarliest}, false
+	c.recreated = !c.greeted || topicID != c.toldID || partition != c.toldIn
 	if c.target != 0 {
 		c.primary = c.attach(c.target)
 	}

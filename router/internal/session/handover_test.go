@@ -258,3 +258,17 @@ func TestGoodbyeBetweenTwoLivesOfTheTopicCarriesNoCursor(t *testing.T) {
 	c.GoAway(now, time.Second)
 	s.want(t, "goaway")
 }
+
+func TestTopicThatIsBackBeforeTheClientWasToldIsResumed(t *testing.T) {
+	c, s := served(t)
+	c.Recreate(now, [16]byte{2}, 3) // etcd was restored from a backup
+	c.Closed(now, 1, link.Closed{Stream: 2, Reason: link.ClosedTopic})
+	c.Recreate(now, [16]byte{}, 0) // and mended
+	if got := s.starts[len(s.starts)-1]; got != (link.Start{Kind: link.StartCursor, Value: 10}) {
+		t.Fatalf("attached at %+v, want the cursor 10", got)
+	}
+	c.Attached(now, 1, link.Attached{Stream: 3, Next: 10, Head: 10, Live: true})
+	if partition, next, ok := c.Cursor(); partition != 0 || next != 10 || !ok || len(s.gaps) != 0 {
+		t.Fatalf("cursor %d:%d %t, gaps %v", partition, next, ok, s.gaps)
+	}
+}
