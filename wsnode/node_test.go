@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -297,4 +298,44 @@ func TestRefusalIsItsOwnError(t *testing.T) {
 	if err := b.ended(); !errors.As(err, &refusal) {
 		t.Errorf("got %v", err)
 	}
+}
+
+func TestNothingRunsOnAfterRun(t *testing.T) {
+	for name, end := range map[string]func(*bench){
+		"drained": func(b *bench) { b.stop() },
+		"killed":  func(b *bench) { b.n.Kill() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := prepare(t)
+			b.ready()
+			r := b.dial()
+			r.attach(1, 0, "k")
+			r.expect("attached 1")
+			r.send(link.AppendDetach(nil, &link.Detach{Stream: 1}))
+			end(b)
+			r.closed()
+			_ = b.ended()
+			// One that has said that it is over may still be on its last instructions.
+			left := running()
+			for limit := time.Now().Add(patience); len(left) > 0 && time.Now().Before(limit); left = running() {
+				runtime.Gosched()
+			}
+			if len(left) > 0 {
+				t.Errorf("still running:\n%s", strings.Join(left, "\n\n"))
+			}
+		})
+	}
+}
+
+// running lists the goroutines of nodes.
+func running() []string {
+	stacks := make([]byte, 1<<20)
+	stacks = stacks[:runtime.Stack(stacks, true)]
+	var found []string
+	for goroutine := range strings.SplitSeq(string(stacks), "\n\n") {
+		if strings.Contains(goroutine, "pointsman/wsnode") && !strings.Contains(goroutine, "_test.go") {
+			found = append(found, goroutine)
+		}
+	}
+	return found
 }
