@@ -3,6 +3,7 @@ package wsnode
 import (
 	"context"
 	"sync"
+	"time"
 )
 
 // membership runs the group until it is told to leave.
@@ -15,6 +16,8 @@ type membership struct {
 // join begins the membership; it ends with ctx or when leaveGroup is called.
 func (n *Node) join(life *life) {
 	ctx, cancel := context.WithCancel(life.ctx)
+	now := time.Now()
+	n.joined.Store(&now)
 	m := &n.member
 	m.mu.Lock()
 	m.leave, m.done = cancel, make(chan struct{})

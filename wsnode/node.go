@@ -72,6 +72,7 @@ type Node struct {
 	pictured chan struct{} // one place: there is a new picture
 	draining atomic.Bool
 	addr     atomic.Pointer[string]
+	joined   atomic.Pointer[time.Time] // when the membership began
 
 	records, bytes atomic.Uint64 // admitted by live readers
 }

@@ -60,15 +60,22 @@ func sinceWhen(err error, since time.Time) error {
 	return fmt.Errorf("for %s: %w", time.Since(since).Round(time.Second), err)
 }
 
+// firstAssignment is how long a node that has no partitions waits for the group to give it some. A cooperative
+// rebalance takes two rounds, and in a group with more nodes than partitions some never get any.
+const firstAssignment = 3 * time.Second
+
 // claimsReady fails while routers cannot find everything here that the group gave to this node.
 func (n *Node) claimsReady() error {
 	if n.draining.Load() {
 		return nil // it has given its claims away
 	}
-	if n.group.Generation() == 0 {
+	if n.group.Generation() == 0 || n.joined.Load() == nil {
 		return errors.New("not a member of the consumer group yet")
 	}
 	all, _ := n.runner.Status()
+	if mine := countIf(all, func(s partition.Status) bool { return s.Assigned }); mine == 0 && time.Since(*n.joined.Load()) < firstAssignment {
+		return errors.New("the group has not given this node a partition yet")
+	}
 	if waiting := countIf(all, func(s partition.Status) bool { return s.Assigned && !s.Readable }); waiting > 0 {
 		return fmt.Errorf("%d assigned partitions are not readable yet", waiting)
 	}
