@@ -50,3 +50,9 @@ func TestCheckerIsChecked(t *testing.T) { scenario.CheckerIsChecked(t) }
 func TestForeignClients(t *testing.T) { scenario.ForeignClients(t) }
 
 func TestRandomFaults(t *testing.T) { scenario.RandomFaults(t) }
+
+func TestBadRequests(t *testing.T) { scenario.BadRequests(t) }
+
+func TestRawSubprotocol(t *testing.T) { scenario.RawSubprotocol(t) }
+
+func TestStartPositions(t *testing.T) { scenario.StartPositions(t) }
