@@ -34,7 +34,7 @@ setsid dockerd >"$log" 2>&1 </dev/null &
 pid=$!
 for _ in $(seq 150); do
   if docker info >/dev/null 2>&1; then
-    echo "$pid" >/var/run/pointsman-dockerd.pid # who stops it knows that it is ours
+    if [ -n "${DOCKERD_PIDFILE:-}" ]; then echo "$pid" >"$DOCKERD_PIDFILE"; fi # for who wants to stop it
     exit 0
   fi
   if ! kill -0 "$pid" 2>/dev/null; then
