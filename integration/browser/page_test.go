@@ -285,6 +285,7 @@ func TestBadOptionsAreToldInOneLine(t *testing.T) {
 		{[]string{"--clients=1000"}, "it takes 1 to 200", 2},
 		{[]string{"--bin=" + t.TempDir()}, "make build", 2},
 		{[]string{"--listen=" + occupied(t)}, "is in use", 1},
+		{[]string{"--free-ports", "--kafka=" + occupied(t), "--etcd=127.0.0.1:1"}, "no etcd answers at 127.0.0.1:1", 1},
 	} {
 		out, code := run(t, c.args...)
 		if code != c.code || !strings.Contains(out, c.want) {

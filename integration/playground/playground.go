@@ -48,6 +48,7 @@ const (
 	pagePort   = 8000
 	maxClients = 200 // a browser opens some 250 WebSockets to a host
 	startTime  = 2 * time.Minute
+	dialTime   = 5 * time.Second
 )
 
 func (c *Config) defaults() error {
@@ -144,8 +145,12 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	defer listener.Close()
 	p := &Playground{cfg: cfg, page: "http://" + listener.Addr().String()}
-	fmt.Fprintf(cfg.Out, "starting %s, %d routers and %d nodes ...\n", p.backend(), cfg.Routers, cfg.Nodes)
-	if err := p.open(ctx); err != nil {
+	fmt.Fprintf(cfg.Out, "starting %d routers and %d nodes over %s ...\n", cfg.Routers, cfg.Nodes, p.backend())
+	err = errors.Join(reach(ctx, "Kafka", cfg.Kafka), reach(ctx, "etcd", cfg.Etcd))
+	if err == nil {
+		err = p.open(ctx)
+	}
+	if err != nil {
 		if ctx.Err() != nil {
 			return nil // stopped while it started
 		}
@@ -170,9 +175,27 @@ func Run(ctx context.Context, cfg Config) (err error) {
 
 func (p *Playground) backend() string {
 	if p.cfg.external() {
-		return "over Kafka " + strings.Join(p.cfg.Kafka, ",") + " and etcd " + strings.Join(p.cfg.Etcd, ",")
+		return "Kafka " + strings.Join(p.cfg.Kafka, ",") + " and etcd " + strings.Join(p.cfg.Etcd, ",")
 	}
-	return "Kafka, etcd"
+	return "an in-process Kafka and an embedded etcd"
+}
+
+// reach tells at once when nobody listens where somebody else's Kafka or etcd should be.
+func reach(ctx context.Context, what string, addrs []string) error {
+	if len(addrs) == 0 {
+		return nil
+	}
+	dialer := net.Dialer{Timeout: dialTime}
+	var errs []error
+	for _, addr := range addrs {
+		conn, err := dialer.DialContext(ctx, "tcp", addr)
+		if err == nil {
+			return conn.Close()
+		}
+		errs = append(errs, err)
+	}
+	return fmt.Errorf("no %s answers at %s; start it, or leave --kafka and --etcd out for ones of the playground's own: %w",
+		what, strings.Join(addrs, ","), errors.Join(errs...))
 }
 
 func (p *Playground) open(ctx context.Context) (err error) {
