@@ -32,6 +32,9 @@ const (
 	writeBuffer = 128
 	// closeTime is how long the peer may take to answer a close frame, and the kernel to take what is queued.
 	closeTime = 5 * time.Second
+	// maxUnsent bounds what the kernel keeps of a client's bytes before it sends them: enough for any line at
+	// full speed, because it is asked for more as soon as half of it has gone out.
+	maxUnsent = 128 << 10
 	// lingerBytes bounds what is read and thrown away from a client that was told to go.
 	lingerBytes = 1 << 20
 )
@@ -131,14 +134,21 @@ func (h hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 func (c *Conn) attach(conn net.Conn) {
 	c.net, c.tcp = conn, conn
-	if t, ok := conn.(interface{ NetConn() net.Conn }); ok {
+	t, secure := conn.(interface{ NetConn() net.Conn })
+	if secure {
 		c.tcp = t.NetConn()
+	}
+	sc, ok := c.tcp.(syscall.Conn)
+	if !ok {
 		return
 	}
-	if sc, ok := conn.(syscall.Conn); ok && canAttempt {
-		if raw, err := sc.SyscallConn(); err == nil {
-			c.raw = raw
-		}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return
+	}
+	limitUnsent(raw, maxUnsent)
+	if canAttempt && !secure {
+		c.raw = raw
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"time"
+	"unicode/utf8"
 
 	"go.uber.org/zap"
 
@@ -83,6 +84,8 @@ func (e *Edge) dismiss(c *client, code int, reason string) {
 func (e *Edge) message(s *hub.Session, text []byte) {
 	m, err := clientmsg.ParseControl(text)
 	switch {
+	case !utf8.Valid(text):
+		s.Conn().Close(closecode.InvalidData, "the message is not UTF-8")
 	case err != nil:
 		s.Conn().Close(closecode.UnsupportedData, "clients may send control messages only: "+err.Error())
 	case m.Type == clientmsg.TypeAuth:

@@ -100,7 +100,10 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	host := remote(r)
-	e.hub.Go(func() { e.run(&client{conn: conn, remote: host}, req) })
+	if !e.hub.Go(func() { e.run(&client{conn: conn, remote: host}, req) }) {
+		conn.Abort(closecode.GoingAway)
+		conn.Finish()
+	}
 }
 
 func (e *Edge) refuse(w http.ResponseWriter, r *http.Request, err error) {

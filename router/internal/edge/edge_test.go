@@ -263,6 +263,7 @@ func TestMessagesOfClientsAreJudged(t *testing.T) {
 		code   int
 	}{
 		{name: "data", send: "hello", code: closecode.UnsupportedData},
+		{name: "text that is not text", send: "\xff\xfe", code: closecode.InvalidData},
 		{name: "binary data", binary: true, send: "hello", code: closecode.UnsupportedData},
 		{name: "unknown type", send: `{"type":"subscribe"}`, code: closecode.UnsupportedData},
 		{name: "late resume", send: `{"type":"resume","cursor":"` + valid + `"}`, code: closecode.Policy},

@@ -69,7 +69,7 @@ type Hub struct {
 
 	strayMu sync.Mutex
 	strays  map[*clientconn.Conn]struct{} // guarded by strayMu; connections that are no session
-	cut     bool                          // guarded by strayMu; strays are ended at once
+	cut     bool                          // guarded by strayMu; strays are ended at once, clients run no more
 
 	change  sync.Mutex
 	picture table.Picture                  // guarded by change
@@ -263,43 +263,41 @@ func (h *Hub) want(v *view) {
 	h.pool.Set(links.Expect{Topic: h.cfg.Topic, TopicID: v.TopicID, Partitions: v.Partitions()}, wants)
 }
 
-// reroute tells the sessions of the partitions whose route differs; after a change of the topic, all.
+// reroute tells the sessions of the partitions whose route differs; after a change of the topic itself, all.
 func (h *Hub) reroute(t *turn, old, next *view, cause string) {
-	if old.Topic != nil && old.TopicID != next.TopicID {
-		h.recreate(t, next)
-		return
-	}
 	buckets := *h.buckets.Load()
+	switch {
+	case old.Topic == nil:
+	case old.TopicID != next.TopicID:
+		h.log.Warn("topic was recreated", zap.String("topic_id", next.Topic.TopicID), zap.Int32("partitions", next.Topic.Partitions))
+		for _, b := range buckets {
+			h.visit(t, b, func(s *Session) { s.recreate(t, next) })
+		}
+		return
+	case old.Partitions() < next.Partitions():
+		h.log.Warn("partitions were added", zap.Int32("before", old.Partitions()), zap.Int32("partitions", next.Partitions()))
+		for _, b := range buckets {
+			h.visit(t, b, func(s *Session) { s.grow(next) })
+		}
+	}
 	for _, p := range table.Moved(old.Table, next.Table) {
-		if int(p) >= len(buckets) {
-			continue
+		if int(p) < len(buckets) {
+			h.visit(t, buckets[p], func(s *Session) { s.route(t, next, cause) })
 		}
-		for _, s := range buckets[p].snapshot(t) {
-			s.mu.Lock()
-			if s.enter(t) {
-				s.route(t, next, cause)
-				s.leave(t)
-			}
-			s.mu.Unlock()
-		}
-		t.flushWhenFull()
 	}
 }
 
-// recreate moves all sessions to a topic that was created anew.
-func (h *Hub) recreate(t *turn, next *view) {
-	h.log.Warn("topic was recreated", zap.String("topic_id", next.Topic.TopicID), zap.Int32("partitions", next.Topic.Partitions))
-	for _, b := range *h.buckets.Load() {
-		for _, s := range b.snapshot(t) {
-			s.mu.Lock()
-			if s.enter(t) {
-				s.recreate(t, next)
-				s.leave(t)
-			}
-			s.mu.Unlock()
+// visit calls f for every session of a bucket, within a visit.
+func (h *Hub) visit(t *turn, b *bucket, f func(s *Session)) {
+	for _, s := range b.snapshot(t) {
+		s.mu.Lock()
+		if s.enter(t) {
+			f(s)
+			s.leave(t)
 		}
-		t.flushWhenFull()
+		s.mu.Unlock()
 	}
+	t.flushWhenFull()
 }
 
 // hold keeps the frames of a batch together on every link until the returned function is called.

@@ -9,8 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pointsmanhq/pointsman/pkg/partitioner"
 	"github.com/pointsmanhq/pointsman/proto/clientmsg"
 	"github.com/pointsmanhq/pointsman/proto/closecode"
+	"github.com/pointsmanhq/pointsman/proto/cursor"
 	"github.com/pointsmanhq/pointsman/proto/directory"
 	"github.com/pointsmanhq/pointsman/proto/link"
 
@@ -310,6 +312,69 @@ func TestRecreatedTopicIsAGapThenItsRecords(t *testing.T) {
 		t.Errorf("gap %+v", m)
 	}
 	late.record(0, `"new"`)
+	r.consistent()
+}
+
+func TestUngreetedClientsWishIsJudgedAnewForARecreatedTopic(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	r.put()
+	id := [16]byte{1, 2, 3}
+	// This router has not heard of the new topic yet; the client has been served from it by another one.
+	fromNew := cursor.Encode(cursor.Cursor{TopicID: id, Feeds: []cursor.Feed{{
+		Key: cursor.Hash([]byte("alice")), Positions: []cursor.Position{{Partition: r.partition("alice"), Next: 1}},
+	}}})
+	c := r.connect("alice", "cursor", fromNew)
+	c.next(clientmsg.TypeWaiting)
+	r.log.Recreate(id)
+	topic := *r.pic.Topic
+	topic.TopicID = directory.FormatTopicID(id)
+	r.pic.Topic = &topic
+	r.append("alice", quoted(0))
+	r.append("alice", quoted(1))
+	r.claim(r.start("a"))
+	if h := c.until(clientmsg.TypeHello); !h.Resumed {
+		t.Error("a valid cursor was not resumed")
+	}
+	c.record(1, quoted(1))
+	r.consistent()
+}
+
+func TestClientsWhoseKeyMovesWhenPartitionsAreAddedAreAskedToComeBack(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	a := r.start("a")
+	r.claim(a)
+	stays, moves := "", ""
+	m, err := partitioner.New("murmur2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; stays == "" || moves == ""; i++ {
+		key := fmt.Sprint("key-", i)
+		if m.Partition([]byte(key), 4) == m.Partition([]byte(key), 8) {
+			stays = key
+		} else {
+			moves = key
+		}
+	}
+	one, other := r.connect(stays), r.connect(moves)
+	one.next(clientmsg.TypeHello)
+	cursor := other.next(clientmsg.TypeHello).Cursor
+	r.log.Partitions = 8
+	topic := *r.pic.Topic
+	topic.Partitions = 8
+	r.pic.Topic = &topic
+	r.claim(a)
+	if code, _ := other.closed(); code != closecode.TopicChanged {
+		t.Errorf("closed with %d", code)
+	}
+	r.append(moves, quoted(0))
+	r.append(stays, quoted(1))
+	other = r.connect(moves, "cursor", cursor)
+	if h := other.next(clientmsg.TypeHello); h.Resumed {
+		t.Error("a cursor that does not know the partition is said to be resumed")
+	}
+	other.record(0, quoted(0))
+	one.until(clientmsg.TypeRecord)
 	r.consistent()
 }
 

@@ -196,8 +196,17 @@ func (h *Hub) refuse() {
 	}
 }
 
-// Go runs a client's goroutine, which Cut waits for.
-func (h *Hub) Go(f func()) { h.serve.Go(f) }
+// Go runs a client's goroutine, which Cut waits for. After Cut it runs nothing and returns false: a request may be
+// upgraded while the router ends.
+func (h *Hub) Go(f func()) bool {
+	h.strayMu.Lock()
+	defer h.strayMu.Unlock()
+	if h.cut {
+		return false
+	}
+	h.serve.Go(f)
+	return true
+}
 
 // Stray notes a connection that is no session (yet), so that Cut ends it, until done is called.
 func (h *Hub) Stray(c *clientconn.Conn) (done func()) {

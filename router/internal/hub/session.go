@@ -37,6 +37,7 @@ type Session struct {
 
 	mu       sync.Mutex
 	core     *session.Core  // guarded by mu
+	wish     *Wish          // guarded by mu; nil once the client was greeted
 	t        *turn          // guarded by mu; whose visit this is, nil between visits
 	bucket   *bucket        // guarded by mu
 	part     int32          // guarded by mu; the bucket's partition
@@ -100,7 +101,7 @@ func (h *Hub) Partition(key []byte) (int32, bool) {
 
 // Connect begins a session on a connection. Until Serve is called nothing that the client sends is seen.
 func (h *Hub) Connect(conn *clientconn.Conn, w Wish) (*Session, error) {
-	s := &Session{h: h, conn: conn, key: w.Key, keyHash: cursor.Hash(w.Key), raw: w.Raw}
+	s := &Session{h: h, conn: conn, key: w.Key, keyHash: cursor.Hash(w.Key), raw: w.Raw, wish: &w}
 	conn.SetOwner(s)
 	t := h.turn()
 	defer t.end()
@@ -206,25 +207,56 @@ func (s *Session) healed(t *turn) {
 	}
 }
 
-// recreate moves the session to the table's new topic.
+// recreate moves the session to the table's new topic. A client that was not greeted yet was told nothing of the old
+// one: its wish is judged anew, because its cursor may well be of the new topic.
 func (s *Session) recreate(t *turn, v *view) {
 	if v.fit != nil || s.topicID == v.TopicID {
 		return
 	}
 	p := v.partitioner.Partition(s.key, v.Partitions())
-	if b := s.h.bucket(p); b != s.bucket {
-		if s.pending {
-			s.bucket.setPending(s, false)
-			b.setPending(s, true)
-		}
-		s.bucket.remove(s)
-		b.addAlways(s)
-		s.bucket = b
+	if s.wish != nil {
+		s.core.Close()
 	}
-	s.topicID, s.part = v.TopicID, p
-	s.target = v.Route(p)
-	s.core.Recreate(t.now, v.TopicID, p)
+	s.move(p)
+	s.topicID, s.target = v.TopicID, v.Route(p)
+	if s.wish != nil {
+		o, err := v.resolve(*s.wish)
+		if err != nil {
+			s.conn.Close(closecode.TopicChanged, err.Error())
+			s.finish = true
+			return
+		}
+		s.core = session.New(&s.h.cfg.Session, s, o)
+	} else {
+		s.core.Recreate(t.now, v.TopicID, p)
+	}
 	s.core.Route(t.now, s.target)
+}
+
+// move puts the session into another partition's bucket.
+func (s *Session) move(p int32) {
+	s.part = p
+	b := s.h.bucket(p)
+	if b == s.bucket {
+		return
+	}
+	if s.pending {
+		s.bucket.setPending(s, false)
+		b.setPending(s, true)
+	}
+	s.bucket.remove(s)
+	b.addAlways(s)
+	s.bucket = b
+}
+
+// grow ends a session whose key lives in another partition since partitions were added. The client comes back with
+// its cursor, and is served from the new partition's beginning.
+func (s *Session) grow(v *view) {
+	if v.partitioner.Partition(s.key, v.Partitions()) == s.part {
+		return
+	}
+	s.conn.Close(closecode.TopicChanged, "partitions were added and the key moved; connect again with the cursor")
+	s.finish = true
 }
 
 // flush makes one attempt to write what is queued and tells the core what has left.
@@ -309,6 +341,7 @@ func (s *Session) Covered(l session.LinkID, stream uint64) (int64, bool) {
 
 // Hello implements session.Output.
 func (s *Session) Hello(h session.Hello) {
+	s.wish = nil
 	c := s.t.cursorOf(s, h.Partition, h.Next)
 	s.say(func(dst []byte) []byte {
 		return clientmsg.AppendHello(dst, c, s.key, h.Resumed, s.h.cfg.Session.Heartbeat)

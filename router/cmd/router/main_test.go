@@ -1,0 +1,123 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/pointsmanhq/pointsman/pkg/options"
+	"github.com/pointsmanhq/pointsman/proto/clientmsg"
+)
+
+// invoke runs a command line and returns its exit code and what it printed.
+func invoke(t *testing.T, args ...string) (code int, out, errs string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	var stdout, stderr bytes.Buffer
+	code = options.Run(ctx, description(), &program{}, args, options.Env{Stdout: &stdout, Stderr: &stderr})
+	return code, stdout.String(), stderr.String()
+}
+
+func TestBadOptionsAreOneLineAndExitCodeTwo(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(file, []byte("topic: x\nlisten-on: :1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{nil, "--topic"},
+		{[]string{"--topic=x", "--auth=jwt"}, "not in this version"},
+		{[]string{"--topic=x", "--auth=magic"}, "auth"},
+		{[]string{"--topic=x", "--heartbeat=0"}, "heartbeat"},
+		{[]string{"--topic=x", "--heartbeat=1ms"}, "100ms"},
+		{[]string{"--topic=x", "--client-timeout=5s"}, "client-ping"},
+		{[]string{"--topic=x", "--link-timeout=1s"}, "link-ping"},
+		{[]string{"--topic=x", "--client-window=1KiB"}, "4KiB"},
+		{[]string{"--topic=x", "--origins=[x"}, "origin"},
+		{[]string{"--topic=x", "--tls-cert-file=/nowhere"}, "certificate"},
+		{[]string{"--topic=x", "--etcd-ca-file=/nowhere"}, "TLS is off"},
+		{[]string{"--topic=x", "--link-token-file=/nowhere"}, "--link-token-file"},
+		{[]string{"--config=" + file}, "listen-on"},
+		{[]string{"tail"}, "key"},
+		{[]string{"tail", "--base64", "!!"}, "base64"},
+	} {
+		code, _, errs := invoke(t, c.args...)
+		if code != options.ExitUsage || !strings.Contains(strings.ToLower(errs), strings.ToLower(c.want)) || strings.Count(errs, "\n") != 1 {
+			t.Errorf("%q: exit code %d, %q, want %d and a line with %q", c.args, code, errs, options.ExitUsage, c.want)
+		}
+	}
+}
+
+func TestVersionAndHealthcheck(t *testing.T) {
+	if code, out, _ := invoke(t, "version"); code != 0 || !strings.HasPrefix(out, "router ") {
+		t.Errorf("version: %d %q", code, out)
+	}
+	ready := true
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if !ready {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			fmt.Fprintln(w, "not ready")
+			fmt.Fprintln(w, "router: no node is linked")
+		}
+	}))
+	defer srv.Close()
+	admin := "--admin=" + strings.TrimPrefix(srv.URL, "http://")
+	if code, out, errs := invoke(t, "healthcheck", admin); code != 0 || out != "ok\n" {
+		t.Errorf("healthcheck of a ready router: %d %q %q", code, out, errs)
+	}
+	ready = false
+	if code, _, errs := invoke(t, "healthcheck", admin); code != 1 || !strings.Contains(errs, "no node is linked") {
+		t.Errorf("healthcheck of an unready router: %d %q", code, errs)
+	}
+}
+
+func TestTailPrintsRecords(t *testing.T) {
+	var query string
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		query = r.URL.RawQuery
+		ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{clientmsg.JSON}})
+		if err != nil {
+			return
+		}
+		defer func() { _ = ws.CloseNow() }()
+		for _, msg := range [][]byte{
+			clientmsg.AppendHello(nil, "c0", []byte("alice"), false, time.Minute),
+			clientmsg.AppendRecord(nil, "c1", 3, 7, 1_700_000_000_000, nil, []byte(`{"n":1}`), false, nil),
+			clientmsg.AppendRecord(nil, "c2", 3, 9, 1_700_000_000_000, nil, nil, true, nil),
+			clientmsg.AppendRecord(nil, "c3", 3, 11, 1_700_000_000_000, nil, []byte{0xff}, false, nil),
+		} {
+			if ws.Write(r.Context(), websocket.MessageText, msg) != nil {
+				return
+			}
+		}
+		_, _, _ = ws.Read(r.Context()) // until the client leaves
+	}))
+	defer srv.Close()
+	url := "--url=ws" + strings.TrimPrefix(srv.URL, "http")
+	code, out, errs := invoke(t, "tail", "alice", url, "--from=earliest", "--count=3")
+	want := "3:7 2023-11-14T22:13:20Z {\"n\":1}\n3:9 2023-11-14T22:13:20Z (tombstone)\n3:11 2023-11-14T22:13:20Z base64:/w==\n"
+	if code != 0 || out != want {
+		t.Errorf("tail: %d %q %q, want %q", code, out, errs, want)
+	}
+	if !strings.Contains(errs, "# connected") {
+		t.Errorf("remarks: %q", errs)
+	}
+	if !strings.Contains(query, "key=alice") || !strings.Contains(query, "from=earliest") {
+		t.Errorf("query %q", query)
+	}
+	if code, out, _ := invoke(t, "tail", "alice", url, "--values", "--count=1"); code != 0 || out != "{\"n\":1}\n" {
+		t.Errorf("tail --values: %d %q", code, out)
+	}
+}
