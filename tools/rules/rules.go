@@ -273,8 +273,9 @@ func versionsAgree(t *tree) []finding {
 	return found
 }
 
-// machinePath is put together so that this file does not contain what it looks for.
-var machinePath = regexp.MustCompile(`/work/` + `(main|shared|steering|\.library)|/farm` + `/in|/home/` + `[a-z]|/Users/` + `[a-z]|/tmp/` + `(contract|pm\.|infra)`)
+// machinePath is a folder of somebody's own machine. It is put together so that this file does not contain what it
+// looks for.
+var machinePath = regexp.MustCompile(`/work/` + `[a-z]|/home/` + `[a-z]|/Users/` + `[a-z]|/root/` + `[a-z.]`)
 
 func noMachinePaths(t *tree) []finding {
 	var found []finding

@@ -159,14 +159,6 @@ func (l *Loop) remove(s *stream) {
 	l.attached--
 }
 
-// position is the offset below which everything was sent to the stream.
-func (l *Loop) position(s *stream) int64 {
-	if s.state == live {
-		return max(s.next, l.head)
-	}
-	return s.next
-}
-
 // serve sends a stream that is behind what the ring has for it. When the ring does not reach back to it, the
 // stream asks for the scan.
 func (l *Loop) serve(now time.Time, s *stream) {
