@@ -1,6 +1,7 @@
 package links_test
 
 import (
+	"crypto/tls"
 	"strings"
 	"sync"
 	"testing"
@@ -148,13 +149,13 @@ func TestIdleNodeIsKeptAliveByPings(t *testing.T) {
 	log := nodetest.NewLog(1)
 	node := nodetest.Start(t, log, "n1", "i1")
 	rec := newRecorder(t)
-	p := newPool(t, rec, func(c *links.Config) { c.DeadAfter = 500 * time.Millisecond; c.PingEvery = 20 * time.Millisecond })
+	p := newPool(t, rec, func(c *links.Config) { c.DeadAfter = 300 * time.Millisecond; c.PingEvery = 20 * time.Millisecond })
 	p.Set(expect(log), []links.Want{node.Want()})
 	l := receive(t, "link", rec.ups)
 	select {
 	case reason := <-rec.downs:
 		t.Fatalf("the link went down: %s", reason)
-	case <-time.After(1500 * time.Millisecond): // three times the silence that it may keep
+	case <-time.After(900 * time.Millisecond): // three times the silence that it may keep
 	}
 	if l.RTT() == 0 {
 		t.Error("no ping was answered")
@@ -192,6 +193,39 @@ func TestUnfitNodesAreNotLinked(t *testing.T) {
 			default:
 			}
 		})
+	}
+}
+
+func TestLinkOverTLSShowsItsToken(t *testing.T) {
+	log := nodetest.NewLog(1)
+	node, conf := nodetest.StartTLS(t, log, "n1", "i1")
+	node.Token = "secret"
+	rec := newRecorder(t)
+	right := newPool(t, rec, func(c *links.Config) { c.TLS, c.Token = conf, "secret" })
+	right.Set(expect(log), []links.Want{node.Want()})
+	l := receive(t, "link", rec.ups)
+	l.SendAttach(&link.Attach{Stream: 1, Key: []byte("k"), Start: link.Start{Kind: link.StartEarliest}, TopicID: nodetest.TopicID(), Credit: 1 << 20})
+	log.Append(0, "k", []byte("v"))
+	receive(t, "record", rec.records)
+
+	for name, change := range map[string]func(*links.Config){
+		"wrong token":             func(c *links.Config) { c.TLS, c.Token = conf, "guess" },
+		"certificate not trusted": func(c *links.Config) { c.TLS, c.Token = &tls.Config{MinVersion: tls.VersionTLS12}, "secret" },
+		"no TLS":                  func(c *links.Config) { c.Token = "secret" },
+	} {
+		wrong := newRecorder(t)
+		p := newPool(t, wrong, change)
+		p.Set(expect(log), []links.Want{node.Want()})
+		waitFor(t, name+": a failure", func() bool { return p.Stats().Failures > 0 })
+		select {
+		case <-wrong.ups:
+			t.Errorf("%s: linked", name)
+		default:
+		}
+		if s := p.State("i1"); strings.Contains(s, "secret") || strings.Contains(s, "guess") {
+			t.Errorf("%s: the state tells the token: %q", name, s)
+		}
+		p.Close()
 	}
 }
 

@@ -5,6 +5,9 @@ package nodetest
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -102,14 +105,29 @@ type Node struct {
 	servers map[*server]struct{}
 	links   int
 	heard   int           // messages
+	killed  bool
 	frozen  chan struct{} // not nil while the node stands still
 }
 
 // Start starts a node on a free port; it ends with the test.
 func Start(t testing.TB, log *Log, id, instance string) *Node {
 	t.Helper()
+	return start(t, log, id, instance, (*httptest.Server).Start)
+}
+
+// StartTLS is Start with TLS; the configuration is what a router needs to trust the node.
+func StartTLS(t testing.TB, log *Log, id, instance string) (*Node, *tls.Config) {
+	t.Helper()
+	n := start(t, log, id, instance, (*httptest.Server).StartTLS)
+	roots := x509.NewCertPool()
+	roots.AddCert(n.http.Certificate())
+	return n, &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+}
+
+func start(t testing.TB, log *Log, id, instance string, listen func(*httptest.Server)) *Node {
 	n := &Node{ID: id, Instance: instance, log: log, servers: map[*server]struct{}{}}
-	n.http = httptest.NewServer(http.HandlerFunc(n.accept))
+	n.http = httptest.NewUnstartedServer(http.HandlerFunc(n.accept))
+	listen(n.http)
 	log.mu.Lock()
 	log.nodes = append(log.nodes, n)
 	log.mu.Unlock()
@@ -146,7 +164,11 @@ func (n *Node) Streams() int {
 
 // Kill ends the node: its sockets are reset and its port closed.
 func (n *Node) Kill() {
+	n.mu.Lock()
+	n.killed = true
+	n.mu.Unlock()
 	n.Thaw()
+	_ = n.http.Listener.Close() // first: a router comes back at once
 	n.Break()
 	n.http.Close()
 }
@@ -259,9 +281,13 @@ func (n *Node) accept(w http.ResponseWriter, r *http.Request) {
 	ws.SetReadLimit(link.MaxMessage)
 	s := &server{n: n, ws: ws, conn: conn, streams: map[uint64]*stream{}}
 	n.mu.Lock()
+	killed := n.killed
 	n.servers[s] = struct{}{}
 	n.links++
 	n.mu.Unlock()
+	if killed {
+		_ = ws.CloseNow()
+	}
 	defer func() {
 		n.mu.Lock()
 		delete(n.servers, s)
@@ -316,7 +342,13 @@ func (s *server) sendLocked(msg []byte) {
 	_ = s.ws.Write(context.Background(), websocket.MessageBinary, msg) // a link that broke is gone
 }
 
+// errToken is what a node says to a router without its token.
+var errToken = errors.New("wrong token")
+
 func (s *server) Hello(h *link.Hello) error {
+	if s.n.Token != "" && h.Token != s.n.Token {
+		return errToken
+	}
 	w := link.Welcome{
 		Node: s.n.ID, Instance: s.n.Instance, Topic: "records", TopicID: s.n.log.id(),
 		Partitions: s.n.log.Partitions, Version: link.Version, Build: "test",
@@ -351,7 +383,9 @@ func (s *server) Attach(a *link.Attach) error {
 	st := &stream{partition: a.Partition, key: bytes.Clone(a.Key), next: next, credit: a.Credit}
 	s.streams[a.Stream] = st
 	s.sendLocked(link.AppendAttached(nil, &link.Attached{Stream: a.Stream, Next: next, Head: end, Live: next >= end}))
-	s.pumpSomeLocked(a.Partition, map[uint64]*stream{a.Stream: st})
+	if next < end { // what comes later is served for all streams together
+		s.pumpSomeLocked(a.Partition, map[uint64]*stream{a.Stream: st})
+	}
 	return nil
 }
 
