@@ -39,7 +39,7 @@ func (w *world) choose() {
 		window:     pow(16<<10, 128<<10),
 		heartbeat:  w.between(2*sec, 5*sec),
 		ring:       pow(2<<10, 1<<20),
-		scanBytes:  int32(pow(1<<10, 64<<10)),
+		scanBytes:  int32(pow(8<<10, 64<<10)),
 		linger:     w.between(0, 3*sec),
 		linkBuffer: pow(16<<10, 1<<20),
 		socket:     pow(1<<10, 1<<17),
@@ -48,6 +48,8 @@ func (w *world) choose() {
 		valueMost:  int(pow(32, 8<<10)),
 		latency:    pow(200*us, 20*ms),
 	}
+	// The larger a part of the window a record takes, the longer it takes to catch up.
+	w.set.valueMost = min(w.set.valueMost, int(w.set.window)/pick(w, []int{8, 32, 32, 32}))
 	if w.chance(0.15) {
 		w.set.replayLimit = w.between(5, 200)
 	}
@@ -339,7 +341,7 @@ func kafkaFaults() []fault {
 			lags := p.lags
 			p.lag = w.between(0, 5)
 			w.note(anyone, p.id, "KAFKA p%d leader moved, high watermark %d, end %d", p.id, p.high(), p.end)
-			p.wake()
+			p.advance()
 			w.after(w.rare(50*ms, 5*sec), func() {
 				if p.lags == lags {
 					p.lag = 0

@@ -161,6 +161,7 @@ func (p *part) produce(key string, keyless bool, t *txn, size int) {
 			kind = " in a transaction"
 		}
 		p.w.note(anyone, p.id, "KAFKA p%d %d key %s%s", p.id, p.end-1, key, kind)
+		p.w.trace.lines[len(p.w.trace.lines)-1].key = key
 	}
 }
 

@@ -71,7 +71,7 @@ func (lp *loop) part() *part { return lp.n.w.kafka.topics[lp.topicID].parts[lp.i
 
 func (lp *loop) attach(l *nodeLink, f *link.Attach) {
 	if f.TopicID != ([16]byte{}) && f.TopicID != lp.topicID {
-		l.closed(link.Closed{Stream: f.Stream, Reason: link.ClosedTopic})
+		lp.visit(func(time.Time) { l.closed(link.Closed{Stream: f.Stream, Reason: link.ClosedTopic}) })
 		return
 	}
 	if !slices.Contains(lp.links, l) {
@@ -203,6 +203,9 @@ func (lp *loop) FindTime(request uint64, t int64) {
 func (lp *loop) Scan(from int64, maxBytes int32) {
 	lp.n.w.stats.Scans++
 	lp.scans++
+	if lp.n.w.trace != nil {
+		lp.n.w.note(anyone, lp.id, "%s p%d scans from %d", lp.n.name, lp.id, from)
+	}
 	if lp.scans > 1 {
 		lp.n.w.fail(anyone, "%s p%d: two scans under way", lp.n.name, lp.id)
 	}
@@ -221,8 +224,8 @@ func (lp *loop) Scan(from int64, maxBytes int32) {
 			b := p.bounds()
 			done(func(now time.Time) { lp.core.ScanOutOfRange(now, b) })
 		default:
-			n := 1 + int(maxBytes)/(w.set.valueMost+20)
-			b := p.fetch(from, 1+w.rng.IntN(n))
+			n := 16 + int(maxBytes)/(w.set.valueMost+20)
+			b := p.fetch(from, n/2+w.rng.IntN(n))
 			done(func(now time.Time) { lp.core.Scanned(now, b) })
 		}
 	})
@@ -296,7 +299,7 @@ func (r *reader) fetch() {
 	// A reader's position is the source's business, and a source may get it wrong when it moves to another
 	// connection or leader: whoever admits its batches has to look.
 	case w.faults.sourceJumps && w.chance(0.02):
-		r.pos = w.between(p.start, max(p.start, p.lso()))
+		r.pos, r.heard = w.between(p.start, max(p.start, p.lso())), false
 	}
 	b := p.fetch(r.pos, 1+w.rng.IntN(20))
 	if b.Next == b.From && r.heard {

@@ -207,6 +207,9 @@ func (s *session) Detach(l router.LinkID, stream uint64) {
 }
 
 func (s *session) Credit(l router.LinkID, stream uint64, bytes int64) {
+	if s.r.w.trace != nil {
+		s.r.w.note(s.client.id, s.partition, "%s gives stream %d on link %d %d bytes, %d wait for the client", s.r.name, stream, l, bytes, s.queued)
+	}
 	if ln := s.r.lane(l); ln != nil {
 		ln.toNode.send(controlSize, func() { ln.peer.onCredit(link.Credit{Stream: stream, Bytes: bytes}) })
 	}

@@ -21,6 +21,8 @@ type Options struct {
 	Seed uint64
 	// Timeline keeps what happened, which costs time; a violation then comes with its client's timeline.
 	Timeline bool
+	// Lines is how long the timeline may be, 0 for a few hundred lines.
+	Lines int
 }
 
 // Violation is a broken promise.
@@ -91,9 +93,9 @@ func Run(o Options) (*Stats, *Violation) {
 	return &w.stats, w.violation
 }
 
-// Explain plays a seed again with its timeline.
-func Explain(seed uint64) *Violation {
-	_, v := Run(Options{Seed: seed, Timeline: true})
+// Explain plays a seed again with its timeline of up to so many lines.
+func Explain(seed uint64, lines int) *Violation {
+	_, v := Run(Options{Seed: seed, Timeline: true, Lines: lines})
 	return v
 }
 

@@ -47,6 +47,7 @@ type world struct {
 	violation *Violation
 	stats     Stats
 	trace     *trace // nil unless a timeline is wanted
+	lines     int    // how long it may be
 }
 
 // settings are what a seed chooses once.
@@ -75,7 +76,10 @@ func newWorld(o Options) *world {
 	w := &world{seed: o.Seed, rng: rand.New(rand.NewPCG(o.Seed, 0x706f696e74736d61))}
 	w.stats.Faults = map[string]int{}
 	if o.Timeline {
-		w.trace = &trace{}
+		w.trace, w.lines = &trace{}, o.Lines
+		if o.Lines <= 0 {
+			w.lines = mostLines
+		}
 	}
 	return w
 }
@@ -237,8 +241,9 @@ type trace struct{ lines []line }
 
 type line struct {
 	at        int64
-	client    int   // -1 for all
-	partition int32 // -1 for all
+	client    int    // -1 for all
+	partition int32  // -1 for all
+	key       string // "" for all
 	text      string
 }
 
@@ -251,11 +256,11 @@ const (
 // w.trace first where the arguments cost something.
 func (w *world) note(client int, partition int32, format string, args ...any) {
 	if w.trace != nil {
-		w.trace.lines = append(w.trace.lines, line{w.now, client, partition, fmt.Sprintf(format, args...)})
+		w.trace.lines = append(w.trace.lines, line{w.now, client, partition, "", fmt.Sprintf(format, args...)})
 	}
 }
 
-// mostLines is how long a timeline may be: the end counts.
+// mostLines is how long a timeline is unless more is asked for: the end counts.
 const mostLines = 400
 
 // tell is the timeline of one client.
@@ -263,16 +268,19 @@ func (w *world) tell(client int) []string {
 	if w.trace == nil {
 		return nil
 	}
-	partition := anywhere
+	partition, key := anywhere, ""
 	if client >= 0 {
-		partition = w.clients[client].at.partition
+		partition, key = w.clients[client].at.partition, w.clients[client].key
 	}
 	var out []string
 	for _, l := range w.trace.lines {
 		if l.client != anyone && l.client != client || l.partition != anywhere && l.partition != partition && l.client != client {
 			continue
 		}
+		if key != "" && l.key != "" && l.key != key {
+			continue
+		}
 		out = append(out, fmt.Sprintf("%10.3fms %s", float64(l.at)/1e6, l.text))
 	}
-	return out[max(0, len(out)-mostLines):]
+	return out[max(0, len(out)-w.lines):]
 }

@@ -17,6 +17,8 @@ func main() {
 	from := flag.Uint64("from", 1, "the first seed; 0 takes the time of day")
 	seed := flag.Uint64("seed", 0, "play this seed alone, and tell its timeline if it fails")
 	every := flag.Duration("progress", 10*time.Second, "how often to say how far it has come")
+	lines := flag.Int("lines", 0, "how long a timeline may be; 0 for a few hundred lines")
+	keepOn := flag.Bool("all", false, "go on after a violation, and tell no timelines")
 	flag.Parse()
 	if *seed != 0 {
 		*from, *seeds = *seed, 1
@@ -24,17 +26,22 @@ func main() {
 	if *from == 0 {
 		*from = uint64(time.Now().UnixNano())
 	}
-	os.Exit(run(*from, *seeds, *every))
+	os.Exit(run(*from, *seeds, *lines, *keepOn, *every))
 }
 
-func run(from uint64, seeds int, every time.Duration) int {
-	began, told := time.Now(), time.Now()
+func run(from uint64, seeds, lines int, keepOn bool, every time.Duration) int {
+	began, told, violations := time.Now(), time.Now(), 0
 	var sum simulate.Stats
 	for i := range seeds {
 		st, v := simulate.Run(simulate.Options{Seed: from + uint64(i)})
 		sum.Add(st)
+		if v != nil && keepOn {
+			violations++
+			fmt.Println(v)
+			v = nil
+		}
 		if v != nil {
-			if told := simulate.Explain(v.Seed); told != nil {
+			if told := simulate.Explain(v.Seed, lines); told != nil {
 				v = told
 			}
 			fmt.Println(v)
@@ -47,8 +54,8 @@ func run(from uint64, seeds int, every time.Duration) int {
 		}
 	}
 	took := time.Since(began)
-	fmt.Printf("%d schedules from seed %d in %s, %.0f a minute: 0 violations\n",
-		sum.Schedules, from, took.Round(time.Millisecond), float64(sum.Schedules)/took.Minutes())
+	fmt.Printf("%d schedules from seed %d in %s, %.0f a minute: %d violations\n",
+		sum.Schedules, from, took.Round(time.Millisecond), float64(sum.Schedules)/took.Minutes(), violations)
 	fmt.Printf("simulated %s, %d events; delivered %d records to %d connections; %d handovers, %d duplicates dropped, %d gaps, %d checkpoints, %d scans\n",
 		sum.Simulated.Round(time.Second), sum.Events, sum.Records, sum.Connects, sum.Handovers, sum.Duplicates, sum.Gaps, sum.Checkpoints, sum.Scans)
 	names := make([]string, 0, len(sum.Faults))
@@ -59,5 +66,5 @@ func run(from uint64, seeds int, every time.Duration) int {
 	for _, name := range names {
 		fmt.Printf("  %6d  %s\n", sum.Faults[name], name)
 	}
-	return 0
+	return min(violations, 1)
 }
