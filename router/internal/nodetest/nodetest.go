@@ -104,7 +104,7 @@ type Node struct {
 	mu      sync.Mutex
 	servers map[*server]struct{}
 	links   int
-	heard   int           // messages
+	heard   int // messages
 	killed  bool
 	frozen  chan struct{} // not nil while the node stands still
 }

@@ -18,10 +18,11 @@ func (l *ledger) allowance(other int64) int64 {
 }
 
 // grant returns how many bytes to give a stream that has left bytes under way (negative after a record larger
-// than its credit). Small amounts are saved up: a Credit frame should be worth sending.
+// than its credit). Small amounts are saved up, also for a stream that has nothing left: a Credit frame should be
+// worth sending, and a node that reads the log again for a stream wants to send it more than one record. It comes
+// to that: what others may have under way leaves a share to each once the outbox is empty.
 func (l *ledger) grant(left, other int64) int64 {
-	want := l.allowance(other)
-	if give := want - left; give > 0 && (give >= l.share()/2 || left <= 0 && want > 0) {
+	if give := l.allowance(other) - left; give > 0 && give >= l.share()/2 {
 		return give
 	}
 	return 0
