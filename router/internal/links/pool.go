@@ -192,8 +192,9 @@ func (k *keeper) run() {
 			continue // the first attempt to come back is made at once
 		}
 		k.p.failures.Add(1)
-		// A node that is starting or gone is nothing to shout about, as long as it does not last.
-		if attempts == 0 || attempts%16 == 0 {
+		// A node that is starting or gone is nothing to shout about, as long as it does not last; State tells it.
+		const patience, again = 2, 32
+		if attempts%again == patience {
 			k.log.Warn("cannot link node", zap.String("addr", want.Addr), zap.Int("attempts", attempts+1), zap.Error(err))
 		}
 		k.pause(attempts)
