@@ -197,6 +197,13 @@ func (c *Conn) queuedLocked() int {
 	return n
 }
 
+// Owed is the cost of the records that are queued or have left without having been collected.
+func (c *Conn) Owed() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cost + c.flyingCost + c.left
+}
+
 // Flush writes what the socket takes at once and never blocks. It returns the cost of the records that have left
 // since the last Flush or Collect, by whatever way.
 func (c *Conn) Flush() (left int64) {
@@ -520,75 +527,4 @@ func (c *Conn) end() {
 	c.mu.Lock()
 	c.shutLocked()
 	c.mu.Unlock()
-}
-
-// librarySide is the Conn as the WebSocket library sees it.
-type librarySide Conn
-
-// Read reads what net/http left, then the socket.
-func (l *librarySide) Read(p []byte) (int, error) {
-	c := (*Conn)(l)
-	if len(c.replay) > 0 {
-		n := copy(p, c.replay)
-		if c.replay = c.replay[n:]; len(c.replay) == 0 {
-			c.replay = nil
-		}
-		return n, nil
-	}
-	n, err := c.net.Read(p)
-	if n > 0 {
-		c.heard.Store(time.Now().UnixNano())
-	}
-	return n, err
-}
-
-// Write queues a control frame of the library's: it never writes anything else, and always whole frames.
-func (l *librarySide) Write(p []byte) (int, error) {
-	c := (*Conn)(l)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.shut {
-		return 0, net.ErrClosed
-	}
-	code, isClose := closeOf(p)
-	switch {
-	case isClose:
-		c.queueLocked(p, 0)
-		if !c.closing {
-			c.closeQueuedLocked(code)
-		}
-	case c.writing:
-		// The client floods us with pings and does not read: RFC 6455 lets us answer a later one.
-		return len(p), nil
-	default:
-		c.queueLocked(p, 0)
-	}
-	c.flushLocked()
-	return len(p), nil
-}
-
-// Close is called by the library when the close handshake is over or the connection failed.
-func (l *librarySide) Close() error {
-	c := (*Conn)(l)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.writing && c.closing && !c.shut {
-		c.lastWrite = true
-		return c.net.SetWriteDeadline(time.Now().Add(closeTime))
-	}
-	c.shutLocked()
-	return nil
-}
-
-func (l *librarySide) LocalAddr() net.Addr                { return l.net.LocalAddr() }
-func (l *librarySide) RemoteAddr() net.Addr               { return l.net.RemoteAddr() }
-func (l *librarySide) SetDeadline(t time.Time) error      { return l.net.SetDeadline(t) }
-func (l *librarySide) SetReadDeadline(t time.Time) error  { return l.net.SetReadDeadline(t) }
-func (l *librarySide) SetWriteDeadline(t time.Time) error { return l.net.SetWriteDeadline(t) }
-
-// Owed is the cost of the records that are queued or have left without having been collected.
-func (c *Conn) Owed() int64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.cost + c.flyingCost + c.left
 }
