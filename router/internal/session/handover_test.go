@@ -272,3 +272,27 @@ func TestTopicThatIsBackBeforeTheClientWasToldIsResumed(t *testing.T) {
 		t.Fatalf("cursor %d:%d %t, gaps %v", partition, next, ok, s.gaps)
 	}
 }
+
+// A client that reads slowly keeps its outbox full. Its node then gets credit in pieces that are worth a frame, and
+// worth reading the log for, and not one record's at a time.
+func TestSlowClientsCreditIsNotGivenInCrumbs(t *testing.T) {
+	c, s := served(t)
+	cost, offset := rec(0).Cost(), int64(10)
+	records, credits := 0, 0
+	for range 200 {
+		for c.Status().Left > 0 { // the node sends whatever it may
+			c.Record(now, 1, 1, rec(offset))
+			offset++
+			records++
+		}
+		c.Written(now, cost)
+		for _, call := range s.take() {
+			if call == "credit" {
+				credits++
+			}
+		}
+	}
+	if records < 200 || credits*3 > records {
+		t.Fatalf("%d credits for %d records", credits, records)
+	}
+}

@@ -41,6 +41,7 @@ type claim struct {
 	since       time.Time
 	winner      *directory.Claim // a newer one that it stands behind
 	lostAt      time.Time
+	agedAt      time.Time // since when a higher incarnation is known
 }
 
 // Core is the state machine. It is not safe for concurrent use.
@@ -108,7 +109,7 @@ func (c *Core) Lost(now time.Time, p int32, winner directory.Claim) {
 	cl.winner = &winner
 }
 
-// Incarnation says what etcd holds. Claims that began before keep theirs: they may be stale.
+// Incarnation says what etcd holds. Claims that began before keep theirs for a while: they may be stale.
 func (c *Core) Incarnation(n int64) { c.incarnation = max(c.incarnation, n) }
 
 // Known is the highest incarnation known.
@@ -144,6 +145,7 @@ func (c *Core) Tick(now time.Time, alive bool) {
 	for _, p := range slices.Sorted(maps.Keys(c.claims)) { // in order, so that a run can be had again
 		cl := c.claims[p]
 		if cl.winner == nil {
+			c.renew(now, p, cl, !frozen && alive)
 			continue
 		}
 		if frozen || !alive {
@@ -160,6 +162,20 @@ func (c *Core) Tick(now time.Time, alive bool) {
 			c.wantRaise(now)
 			continue
 		}
+		cl.incarnation = c.incarnation
+		c.publish(p, cl)
+	}
+}
+
+// renew moves a claim that we still hold into the incarnation that was raised since it began. Otherwise it would be
+// older than claims of the group before, which routers remember for as long as they are linked to whoever made them.
+func (c *Core) renew(now time.Time, p int32, cl *claim, sure bool) {
+	switch {
+	case cl.incarnation >= c.incarnation:
+		cl.agedAt = time.Time{}
+	case cl.agedAt.IsZero() || !sure:
+		cl.agedAt = now
+	case now.Sub(cl.agedAt) >= settle:
 		cl.incarnation = c.incarnation
 		c.publish(p, cl)
 	}

@@ -165,6 +165,23 @@ func TestLivingClaimThatIsEqualToAnothersMeansAReset(t *testing.T) {
 	r.expect("publish 1 (2,2)")
 }
 
+// etcd was emptied after the incarnation was raised: a claim of the group before is remembered by routers only, so
+// that nothing tells ours that it stands behind.
+func TestLivingClaimFollowsTheIncarnation(t *testing.T) {
+	r := start(t, 1)
+	r.assigned(1, 2)
+	r.readable(1)
+	r.expect("publish 1 (1,2)")
+	r.c.Incarnation(3)
+	r.pass(settle, false) // without Kafka's word it may be a thing of the past
+	r.pass(settle-every, true)
+	r.expect()
+	r.pass(2*every, true)
+	r.expect("publish 1 (3,2)")
+	r.pass(10*time.Second, true)
+	r.expect()
+}
+
 func TestClaimLostToARebalanceIsLetGo(t *testing.T) {
 	r := start(t, 1)
 	r.assigned(1, 2)

@@ -220,8 +220,8 @@ func (l *Loop) BoundsFailed(now time.Time) {
 	l.retryAt = now.Add(l.backoff())
 }
 
-// TimeFound answers FindTime. Without ok nothing is that new, or the answer is not to be had: the stream
-// begins at the end.
+// TimeFound answers FindTime. Without ok nothing is that new: the stream begins at what was the end when it was
+// asked, because what came since may be.
 func (l *Loop) TimeFound(now time.Time, request uint64, offset int64, ok bool) {
 	s := l.timed[request]
 	delete(l.timed, request)
@@ -229,7 +229,7 @@ func (l *Loop) TimeFound(now time.Time, request uint64, offset int64, ok bool) {
 		return
 	}
 	if !ok {
-		offset = l.end()
+		offset = s.next
 	}
 	l.admit(now, s, max(offset, l.bounds.Start), link.GapNone)
 	l.advanceScan(now)
@@ -420,7 +420,7 @@ func (l *Loop) resolve(now time.Time, s *stream) {
 		l.admit(now, s, l.bounds.Start, link.GapNone)
 	case link.StartTime:
 		l.request++
-		s.request = l.request
+		s.request, s.next = l.request, l.end() // the answer will be about what is there by then, at least
 		l.timed[s.request] = s
 		l.out.FindTime(s.request, v)
 		return

@@ -492,6 +492,28 @@ func TestRandomLivesLoseNothing(t *testing.T) {
 	t.Logf("%d seeds, %d records delivered, %d gaps, %d scans", seeds, delivered, gaps, scans)
 }
 
+// Nothing is that new when the broker answers, and the record that comes before the loop hears of it is.
+func TestStartAtATimeThatIsNotReachedYetMissesNothing(t *testing.T) {
+	w := newWorld(t, 1)
+	w.loop.SetRing(1 << 20)
+	c := &client{key: "k", start: link.Start{Kind: link.StartTime, Value: 1}, credit: 1000}
+	w.links[1] = &peer{room: true, streams: map[uint64]*client{1: c}}
+	w.order = []LinkID{1}
+	w.loop.Attach(w.now, 1, &link.Attach{Stream: 1, Partition: 3, Key: []byte("k"), Start: c.start, Credit: c.credit})
+	w.loop.Bounds(w.now, w.now_())
+	late := source.Record{Offset: w.high, HasKey: true, Key: []byte("k"), Value: []byte("x")}
+	w.recs, w.all = append(w.recs, late), append(w.all, late)
+	w.high++
+	w.stable = w.high
+	b := source.Bounds{Start: w.start, Stable: w.stable, High: w.high}
+	w.loop.Batch(w.now, &source.Batch{From: late.Offset, Next: w.high, Records: []source.Record{late}, Bounds: b})
+	w.loop.TimeFound(w.now, w.times[0], 0, false)
+	w.writable(1)
+	if c.since != late.Offset || w.delivered != 1 {
+		t.Fatalf("began at %d with %d records, want %d and 1", c.since, w.delivered, late.Offset)
+	}
+}
+
 func TestRecordThatNoLinkCanCarryIsAGap(t *testing.T) {
 	w := newWorld(t, 1)
 	w.loop.SetRing(1 << 20)
