@@ -50,6 +50,8 @@ func (w *world) choose() {
 	}
 	// The larger a part of the window a record takes, the longer it takes to catch up.
 	w.set.valueMost = min(w.set.valueMost, int(w.set.window)/pick(w, []int{8, 32, 32, 32}))
+	w.set.produce = max(w.set.produce, 4*w.set.latency)
+	w.set.linkBuffer = max(w.set.linkBuffer, int64(8*w.set.valueMost))
 	if w.chance(0.15) {
 		w.set.replayLimit = w.between(5, 200)
 	}
@@ -65,6 +67,7 @@ func (w *world) choose() {
 // begin sets the scene.
 func (w *world) begin() {
 	w.choose()
+	w.note(anyone, anywhere, "SETTINGS %+v", w.set)
 	w.net = network{w: w, cuts: map[way]int{}, slow: map[way]int64{}}
 	w.kafka.w, w.etcd.w, w.group.w = w, w, w
 	w.kafka.create(w.set.partitions)

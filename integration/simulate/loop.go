@@ -185,7 +185,8 @@ func (lp *loop) FindBounds() {
 func (lp *loop) FindTime(request uint64, t int64) {
 	id := lp.topicID
 	lp.ask(func(p *part) {
-		if p == nil {
+		// A leader that does not know the end yet says so instead of "nothing is that new".
+		if p == nil || p.lag > 0 {
 			if !lp.retired && lp.topicID == id {
 				lp.n.proc.after(100*ms, func() { lp.FindTime(request, t) })
 			}
