@@ -206,7 +206,7 @@ func (m *Map) Watch(ctx context.Context, changed func(*Picture)) error {
 
 // Health says why etcd cannot be relied on at present and since when; err is nil while it answers. It is only as fresh as the
 // map's use: a running Watch or Publisher asks at least once a second.
-func (m *Map) Health() (err error, since time.Time) { //nolint:staticcheck // the reason comes first: both belong together, neither is this call's failure
+func (m *Map) Health() (err error, since time.Time) {
 	since, err = m.health.state()
 	return err, since
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/pointsmanhq/pointsman/router/internal/table"
 )
 
-// A client's state machine, see package session.
 type (
+	// LinkID and what follows are a client's state machine, see package session.
 	LinkID        = session.LinkID
 	Session       = session.Core
 	SessionConfig = session.Config
@@ -22,10 +22,12 @@ type (
 )
 
 // NewSession returns a session that has no stream yet.
-func NewSession(cfg *SessionConfig, out SessionOutput, o Open) *Session { return session.New(cfg, out, o) }
+func NewSession(cfg *SessionConfig, out SessionOutput, o Open) *Session {
+	return session.New(cfg, out, o)
+}
 
-// Who serves what, see package table.
 type (
+	// Table and what follows say who serves what, see package table.
 	Table   = table.Table
 	Picture = table.Picture
 	Link    = table.Link
@@ -35,7 +37,9 @@ type (
 func EmptyTable() *Table { return table.Empty() }
 
 // BuildTable makes the table that follows prev.
-func BuildTable(prev *Table, pic Picture, up []Link) (*Table, error) { return table.Build(prev, pic, up) }
+func BuildTable(prev *Table, pic Picture, up []Link) (*Table, error) {
+	return table.Build(prev, pic, up)
+}
 
 // Moved lists the partitions whose route differs between two tables.
 func Moved(old, next *Table) []int32 { return table.Moved(old, next) }

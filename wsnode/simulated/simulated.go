@@ -9,15 +9,15 @@ import (
 	"github.com/pointsmanhq/pointsman/wsnode/internal/source"
 )
 
-// What a partition is read from, see package source.
 type (
+	// Record and what follows are what a partition is read from, see package source.
 	Record = source.Record
 	Batch  = source.Batch
 	Bounds = source.Bounds
 )
 
-// A partition's state machine, see package partition.
 type (
+	// LinkID and what follows are a partition's state machine, see package partition.
 	LinkID     = partition.LinkID
 	Loop       = partition.Loop
 	LoopConfig = partition.Config
@@ -28,8 +28,8 @@ type (
 // NewLoop returns a loop that reads nothing yet.
 func NewLoop(cfg LoopConfig, out LoopOutput) *Loop { return partition.New(cfg, out) }
 
-// Which claims a node publishes, see package claims.
 type (
+	// Claims decide which claims a node publishes, see package claims.
 	Claims       = claims.Core
 	ClaimsOutput = claims.Output
 )
