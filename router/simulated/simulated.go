@@ -9,29 +9,43 @@ import (
 	"github.com/pointsmanhq/pointsman/router/internal/table"
 )
 
-type (
-	// LinkID and what follows are a client's state machine, see package session.
-	LinkID        = session.LinkID
-	Session       = session.Core
-	SessionConfig = session.Config
-	SessionOutput = session.Output
-	SessionStatus = session.Status
-	Open          = session.Open
-	Hello         = session.Hello
-	Gap           = session.Gap
-)
+// LinkID names a link, see package session.
+type LinkID = session.LinkID
+
+// Session is a client's state machine, see package session.
+type Session = session.Core
+
+// SessionConfig is shared by all sessions of a router, see package session.
+type SessionConfig = session.Config
+
+// SessionOutput is what a session asks of its shell, see package session.
+type SessionOutput = session.Output
+
+// SessionStatus is a session in numbers, see package session.
+type SessionStatus = session.Status
+
+// Open is a new client's wish, see package session.
+type Open = session.Open
+
+// Hello is what the client is told first, see package session.
+type Hello = session.Hello
+
+// Gap tells the client what is out of reach, see package session.
+type Gap = session.Gap
 
 // NewSession returns a session that has no stream yet.
 func NewSession(cfg *SessionConfig, out SessionOutput, o Open) *Session {
 	return session.New(cfg, out, o)
 }
 
-type (
-	// Table and what follows say who serves what, see package table.
-	Table   = table.Table
-	Picture = table.Picture
-	Link    = table.Link
-)
+// Table says who serves what, see package table.
+type Table = table.Table
+
+// Picture is what etcd says, see package table.
+type Picture = table.Picture
+
+// Link is a link that is up, see package table.
+type Link = table.Link
 
 // EmptyTable is the table before anything is known.
 func EmptyTable() *Table { return table.Empty() }
