@@ -337,9 +337,11 @@ func (n *Node) build(view identity.View, incarnation int64) {
 	})
 	n.claims = claims.NewKeeper(claims.Config{
 		Node: n.cfg.ID, Instance: n.instance, Incarnation: incarnation, Publisher: n.publisher,
-		Raise:  n.identity.Raise,
-		Alive:  func() bool { err, _ := n.identity.Health(); return err == nil },
-		Logger: n.log.Named("claims"),
+		Raise: n.identity.Raise,
+		Alive: func() bool { err, _ := n.identity.Health(); return err == nil },
+		// The group is there before Run.
+		Generation: func() int32 { return n.group.Generation() },
+		Logger:     n.log.Named("claims"),
 	})
 	n.runner = runner.New(runner.Config{
 		Loop: partition.Config{

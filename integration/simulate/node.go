@@ -117,7 +117,13 @@ func (n *nodeProc) run(id [16]byte, incarnation int64) {
 	n.claims = node.NewClaims(n.id, n.instance, incarnation, (*claimsOutput)(n))
 	n.pub.start()
 	n.proc.every(sec, func() bool { n.identify(); return true })
-	n.proc.every(250*ms, func() bool { n.claims.Tick(n.w.time(), n.kafkaOK); return true })
+	n.proc.every(250*ms, func() bool {
+		if n.member != nil {
+			n.claims.Generation(n.w.time(), n.member.generation)
+		}
+		n.claims.Tick(n.w.time(), n.kafkaOK)
+		return true
+	})
 	n.proc.every(sec, func() bool { n.commit(); return true })
 }
 

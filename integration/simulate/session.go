@@ -109,7 +109,9 @@ func (s *session) recreate(now time.Time, t *router.Table) {
 		// The client was told nothing of the old topic; its cursor may well be of the new one.
 		s.core.Close()
 		s.topicID = t.TopicID
-		s.core = router.NewSession(&s.r.cfg, s, s.resolve())
+		o := s.resolve()
+		o.Since = s.core.Heard()
+		s.core = router.NewSession(&s.r.cfg, s, o)
 	}
 	s.route(now, t)
 }

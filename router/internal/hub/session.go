@@ -226,6 +226,7 @@ func (s *Session) recreate(t *turn, v *view) {
 			s.finish = true
 			return
 		}
+		o.Since = s.core.Heard()
 		s.core = session.New(&s.h.cfg.Session, s, o)
 	} else {
 		s.core.Recreate(t.now, v.TopicID, p)

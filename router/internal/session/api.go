@@ -29,6 +29,8 @@ type Open struct {
 	Resumed   bool     // Start comes from a cursor of this topic
 	// Recreated: the cursor was of another topic id, so Start is earliest and the client is told of a gap.
 	Recreated bool
+	// Since is when the client was last sent something, zero if the first heartbeat counts from the first Route.
+	Since time.Time
 }
 
 // Hello is what the client is told first.

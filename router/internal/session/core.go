@@ -62,8 +62,12 @@ func New(cfg *Config, out Output, o Open) *Core {
 	return &Core{
 		cfg: cfg, out: out, key: o.Key, topicID: o.TopicID, partition: o.Partition, start: o.Start,
 		resumed: o.Resumed && !o.Recreated, recreated: o.Recreated, ledger: ledger{window: cfg.Window},
+		heardAt: o.Since,
 	}
 }
+
+// Heard is when the client was last sent something.
+func (c *Core) Heard() time.Time { return c.heardAt }
 
 // Route says which up link should serve the session now; 0 means that no node lives.
 func (c *Core) Route(now time.Time, target LinkID) {
@@ -205,14 +209,22 @@ func (c *Core) Gap(now time.Time, l LinkID, g link.Gap) {
 		return // the client has all of it
 	}
 	s.from = g.To
-	if s == &c.secondary || c.covers(&c.secondary) {
+	other := &c.primary
+	if s == other {
+		other = &c.secondary
+	}
+	if c.covers(other) {
 		return // the other stream has it
 	}
-	from := c.next
+	from, to := c.next, g.To
 	if g.Reason != link.GapTruncated {
 		from = max(from, g.From) // what lies below was sent
+		if other.link != 0 && other.attached {
+			// Both lack something: only what lies below both is out of reach.
+			to = min(to, other.from)
+		}
 	}
-	c.gap(now, from, g.To, g.Reason)
+	c.gap(now, min(from, to), to, g.Reason)
 }
 
 // covers reports whether a stream delivers everything from the cursor on.

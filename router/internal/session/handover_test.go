@@ -116,6 +116,30 @@ func TestGapIsNotBelievedFromTheSecondaryNorWhileTheOtherCovers(t *testing.T) {
 	}
 }
 
+// Retention overtakes both streams in the middle of a handover, first the one that is then not believed.
+func TestGapThatNeitherStreamCoversIsTold(t *testing.T) {
+	for _, first := range []LinkID{1, 2} {
+		c, s := served(t)
+		c.Route(now, 2)
+		c.Attached(now, 2, link.Attached{Stream: 2, Next: 10, Head: 90})
+		gap := func(l LinkID, from, to int64) {
+			c.Gap(now, l, link.Gap{Stream: uint64(l), From: from, To: to, Reason: link.GapRetention})
+		}
+		gap(first, 10, 40)
+		c.Record(now, 3-first, uint64(3-first), rec(20))
+		if len(s.gaps) != 0 {
+			t.Fatalf("gaps %v while link %d covers", s.gaps, 3-first)
+		}
+		gap(3-first, 21, 60)
+		if want := (Gap{From: 21, Next: 40, Reason: link.GapRetention}); len(s.gaps) != 1 || s.gaps[0] != want {
+			t.Fatalf("gaps %v, want %v: link %d has what follows", s.gaps, want, first)
+		}
+		s.take()
+		c.Record(now, first, uint64(first), rec(41))
+		s.want(t, "record")
+	}
+}
+
 func TestPrimaryGapIsNotBelievedWhileTheNewStreamCovers(t *testing.T) {
 	c, s := served(t)
 	c.Route(now, 2)

@@ -71,13 +71,21 @@ func New(node, instance string, incarnation int64, out Output) *Core {
 // Assigned says that the group assigned p in generation; current is the generation that the membership has
 // reached by now, which tells a late message from a group that began anew.
 func (c *Core) Assigned(now time.Time, p, generation, current int32) {
-	newest := max(generation, current)
+	c.Generation(now, max(generation, current))
+	c.claims[p] = &claim{generation: generation, incarnation: c.incarnation}
+}
+
+// Generation says which generation the membership has reached, whether or not it brought an assignment: a node that
+// gets nothing of a group that began anew may be the only one to know what came before.
+func (c *Core) Generation(now time.Time, newest int32) {
+	if newest <= 0 {
+		return // no member yet
+	}
 	// If the generation went back, somebody who saw it earlier may have raised the incarnation already.
 	if newest < c.highest && c.highestIn == c.incarnation {
 		c.wantRaise(now)
 	}
 	c.highest, c.highestIn = newest, c.incarnation
-	c.claims[p] = &claim{generation: generation, incarnation: c.incarnation}
 }
 
 // Readable says that p is being read, so that routers may come.

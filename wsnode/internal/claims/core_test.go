@@ -182,6 +182,19 @@ func TestLivingClaimFollowsTheIncarnation(t *testing.T) {
 	r.expect()
 }
 
+func TestGenerationThatGoesBackIsSeenWithoutAnAssignment(t *testing.T) {
+	r := start(t, 1)
+	r.assigned(1, 9)
+	r.readable(1)
+	r.c.Revoked(1)
+	r.expect("publish 1 (1,9)", "withdraw 1")
+	r.c.Generation(r.now, 0)
+	r.expect()
+	r.c.Generation(r.now, 1) // of the new group, which gives us nothing
+	r.c.Generation(r.now, 1)
+	r.expect("raise 1")
+}
+
 func TestClaimLostToARebalanceIsLetGo(t *testing.T) {
 	r := start(t, 1)
 	r.assigned(1, 2)

@@ -24,8 +24,10 @@ type Config struct {
 	// Raise raises the topic's incarnation in etcd if it still is from, and returns what it is then.
 	Raise func(ctx context.Context, from int64) (int64, error)
 	// Alive reports whether Kafka answers.
-	Alive  func() bool
-	Logger *zap.Logger
+	Alive func() bool
+	// Generation is the generation that the membership has reached, 0 before the first; nil if nobody knows.
+	Generation func() int32
+	Logger     *zap.Logger
 }
 
 // every is how often the core's clock ticks.
@@ -77,6 +79,9 @@ func (k *Keeper) Run(ctx context.Context) {
 		k.mu.Lock()
 		for p, winner := range lost {
 			k.core.Lost(now, p, winner)
+		}
+		if k.cfg.Generation != nil {
+			k.core.Generation(now, k.cfg.Generation())
 		}
 		k.core.Tick(now, k.cfg.Alive())
 		raise := k.raise
