@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
@@ -15,6 +13,7 @@ import (
 	"github.com/pointsmanhq/pointsman/pkg/buildinfo"
 	"github.com/pointsmanhq/pointsman/pkg/logging"
 	"github.com/pointsmanhq/pointsman/pkg/options"
+	"github.com/pointsmanhq/pointsman/pkg/tlsfiles"
 	"github.com/pointsmanhq/pointsman/router"
 )
 
@@ -93,7 +92,7 @@ func (s *serve) Validate() error {
 }
 
 func (s *serve) config() (router.Config, error) {
-	etcdTLS, err := clientTLS(s.EtcdTLS, s.EtcdCAFile, s.EtcdCertFile, s.EtcdKeyFile)
+	etcdTLS, err := tlsfiles.Client(s.EtcdTLS, s.EtcdCAFile, s.EtcdCertFile, s.EtcdKeyFile)
 	if err != nil {
 		return router.Config{}, options.Usagef("etcd: %w", err)
 	}
@@ -101,7 +100,7 @@ func (s *serve) config() (router.Config, error) {
 	if err != nil {
 		return router.Config{}, options.Usagef("--etcd-password-file: %w", err)
 	}
-	linkTLS, err := clientTLS(s.LinkTLS, s.LinkCAFile, s.LinkCertFile, s.LinkKeyFile)
+	linkTLS, err := tlsfiles.Client(s.LinkTLS, s.LinkCAFile, s.LinkCertFile, s.LinkKeyFile)
 	if err != nil {
 		return router.Config{}, options.Usagef("links: %w", err)
 	}
@@ -109,7 +108,7 @@ func (s *serve) config() (router.Config, error) {
 	if err != nil {
 		return router.Config{}, options.Usagef("--link-token-file: %w", err)
 	}
-	clientsTLS, err := serverTLS(s.TLSCertFile, s.TLSKeyFile)
+	clientsTLS, err := tlsfiles.Server(s.TLSCertFile, s.TLSKeyFile, "")
 	if err != nil {
 		return router.Config{}, options.Usagef("clients: %w", err)
 	}
@@ -143,47 +142,6 @@ func (s *serve) Run(ctx context.Context, env options.Env) error {
 	}
 	log.Info("starting", zap.String("version", cfg.Version), zap.String("topic", s.Topic), zap.Strings("etcd", s.Etcd))
 	return r.Run(ctx)
-}
-
-// clientTLS is nil when TLS is off.
-func clientTLS(on bool, ca, cert, key string) (*tls.Config, error) {
-	if !on {
-		if ca != "" || cert != "" || key != "" {
-			return nil, errors.New("certificates are given, but TLS is off")
-		}
-		return nil, nil
-	}
-	conf := &tls.Config{MinVersion: tls.VersionTLS12}
-	if ca != "" {
-		pem, err := os.ReadFile(ca)
-		if err != nil {
-			return nil, fmt.Errorf("read certificates: %w", err)
-		}
-		conf.RootCAs = x509.NewCertPool()
-		if !conf.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("%s holds no certificate in PEM form", ca)
-		}
-	}
-	if cert != "" || key != "" {
-		pair, err := tls.LoadX509KeyPair(cert, key)
-		if err != nil {
-			return nil, fmt.Errorf("load certificate: %w", err)
-		}
-		conf.Certificates = []tls.Certificate{pair}
-	}
-	return conf, nil
-}
-
-// serverTLS is nil without a certificate.
-func serverTLS(cert, key string) (*tls.Config, error) {
-	if cert == "" && key == "" {
-		return nil, nil
-	}
-	pair, err := tls.LoadX509KeyPair(cert, key)
-	if err != nil {
-		return nil, fmt.Errorf("load certificate: %w", err)
-	}
-	return &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}}, nil
 }
 
 // healthcheck asks the router's admin server.

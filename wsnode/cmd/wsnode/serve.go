@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
@@ -14,6 +13,7 @@ import (
 	"github.com/pointsmanhq/pointsman/pkg/buildinfo"
 	"github.com/pointsmanhq/pointsman/pkg/logging"
 	"github.com/pointsmanhq/pointsman/pkg/options"
+	"github.com/pointsmanhq/pointsman/pkg/tlsfiles"
 	"github.com/pointsmanhq/pointsman/wsnode"
 	"github.com/pointsmanhq/pointsman/wsnode/internal/kafka"
 )
@@ -35,7 +35,7 @@ type kafkaOptions struct {
 }
 
 func (k kafkaOptions) security() (*tls.Config, wsnode.SASL, error) {
-	conf, err := clientTLS(k.KafkaTLS, k.KafkaCAFile, k.KafkaCertFile, k.KafkaKeyFile)
+	conf, err := tlsfiles.Client(k.KafkaTLS, k.KafkaCAFile, k.KafkaCertFile, k.KafkaKeyFile)
 	if err != nil {
 		return nil, wsnode.SASL{}, options.Usagef("kafka: %w", err)
 	}
@@ -120,7 +120,7 @@ func (s *serve) config() (wsnode.Config, error) {
 	if err != nil {
 		return wsnode.Config{}, err
 	}
-	etcdTLS, err := clientTLS(s.EtcdTLS, s.EtcdCAFile, s.EtcdCertFile, s.EtcdKeyFile)
+	etcdTLS, err := tlsfiles.Client(s.EtcdTLS, s.EtcdCAFile, s.EtcdCertFile, s.EtcdKeyFile)
 	if err != nil {
 		return wsnode.Config{}, options.Usagef("etcd: %w", err)
 	}
@@ -132,9 +132,9 @@ func (s *serve) config() (wsnode.Config, error) {
 	if err != nil {
 		return wsnode.Config{}, options.Usagef("--link-token-file: %w", err)
 	}
-	linkTLS, err := serverTLS(s.TLSCertFile, s.TLSKeyFile, s.TLSClientCA)
+	linkTLS, err := tlsfiles.Server(s.TLSCertFile, s.TLSKeyFile, s.TLSClientCA)
 	if err != nil {
-		return wsnode.Config{}, options.Usagef("links: %w", err)
+		return wsnode.Config{}, options.Usagef("--tls-cert-file, --tls-key-file, --tls-client-ca-file: %w", err)
 	}
 	scan := int64(s.ScanRate)
 	if scan == 0 {
@@ -158,11 +158,10 @@ func (s *serve) Run(ctx context.Context, env options.Env) error {
 	if err != nil {
 		return err
 	}
-	log, level, err := logging.New(s.Options, env.Stderr)
+	log, _, err := logging.New(s.Options, env.Stderr)
 	if err != nil {
 		return &options.UsageError{Err: err}
 	}
-	_ = level
 	for _, w := range env.Warnings {
 		log.Warn("settings", zap.String("remark", w))
 	}
@@ -174,64 +173,4 @@ func (s *serve) Run(ctx context.Context, env options.Env) error {
 	log.Info("starting", zap.String("version", cfg.Version), zap.String("topic", s.Topic),
 		zap.Strings("kafka", s.Kafka), zap.Strings("etcd", s.Etcd))
 	return node.Run(ctx)
-}
-
-// clientTLS is nil when TLS is off.
-func clientTLS(on bool, ca, cert, key string) (*tls.Config, error) {
-	if !on {
-		if ca != "" || cert != "" || key != "" {
-			return nil, errors.New("certificates are given, but TLS is off")
-		}
-		return nil, nil
-	}
-	conf := &tls.Config{MinVersion: tls.VersionTLS12}
-	if ca != "" {
-		pool, err := certPool(ca)
-		if err != nil {
-			return nil, err
-		}
-		conf.RootCAs = pool
-	}
-	if cert != "" || key != "" {
-		pair, err := tls.LoadX509KeyPair(cert, key)
-		if err != nil {
-			return nil, fmt.Errorf("load certificate: %w", err)
-		}
-		conf.Certificates = []tls.Certificate{pair}
-	}
-	return conf, nil
-}
-
-// serverTLS is nil without a certificate.
-func serverTLS(cert, key, clientCA string) (*tls.Config, error) {
-	if cert == "" && key == "" {
-		if clientCA != "" {
-			return nil, errors.New("--tls-client-ca-file needs --tls-cert-file")
-		}
-		return nil, nil
-	}
-	pair, err := tls.LoadX509KeyPair(cert, key)
-	if err != nil {
-		return nil, fmt.Errorf("load certificate: %w", err)
-	}
-	conf := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}}
-	if clientCA != "" {
-		if conf.ClientCAs, err = certPool(clientCA); err != nil {
-			return nil, err
-		}
-		conf.ClientAuth = tls.RequireAndVerifyClientCert
-	}
-	return conf, nil
-}
-
-func certPool(file string) (*x509.CertPool, error) {
-	pem, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("read certificates: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%s holds no certificate in PEM form", file)
-	}
-	return pool, nil
 }
