@@ -155,6 +155,7 @@ func (s *Server) embedConfig() *embed.Config {
 		clients = func(addr string) []url.URL { return []url.URL{{Scheme: "https", Host: addr}} }
 	}
 	c := embed.NewConfig()
+	c.BcryptCost = 4 // the least: under the race detector the default takes seconds for each password
 	c.Dir = s.dataDir()
 	c.ListenClientUrls, c.AdvertiseClientUrls = clients(s.inner), clients(s.cfg.Addr)
 	c.ClientAutoTLS, c.SelfSignedCertValidity = s.cfg.TLS, 1
