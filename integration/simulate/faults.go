@@ -12,6 +12,7 @@ type faults struct {
 	kinds       []fault
 	every       int64
 	sourceJumps bool // readers that move to another connection begin somewhere else
+	coincide    bool // more goes wrong while a client is being handed over
 }
 
 // fault is one kind of trouble. do reports whether there was an occasion for it.
@@ -55,13 +56,32 @@ func (w *world) choose() {
 	if w.chance(0.15) {
 		w.set.replayLimit = w.between(5, 200)
 	}
-	for _, f := range kinds() {
+	all := kinds()
+	for _, f := range all {
 		if w.chance(0.5) {
 			w.faults.kinds = append(w.faults.kinds, f)
 		}
 	}
 	w.faults.every = w.between(150*ms, 2*sec)
+	if w.chance(0.3) { // a theme: a few kinds, often
+		w.faults.kinds = w.faults.kinds[:0]
+		themes := [][]string{
+			{"retention", "rebalance", "client does not read"},
+			{"retention", "rebalance", "client does not read"},
+			{"group deleted", "rebalance", "etcd emptied", "node frozen"},
+			{"topic recreated", "etcd restored", "node frozen", "router killed"},
+			{"link cut", "link reset", "link slow", "client does not read"},
+		}
+		theme := pick(w, themes)
+		for _, f := range all {
+			if slices.Contains(theme, f.name) {
+				w.faults.kinds = append(w.faults.kinds, f)
+			}
+		}
+		w.faults.every = w.between(100*ms, 500*ms)
+	}
 	w.faults.sourceJumps = w.chance(0.3)
+	w.faults.coincide = w.chance(0.5)
 }
 
 // begin sets the scene.
@@ -108,11 +128,14 @@ func (w *world) addClient() {
 	case 1:
 		c.start = link.Start{Kind: link.StartOffset, Value: w.between(max(0, p.start-5), p.end+5)}
 	case 2:
-		c.start = link.Start{Kind: link.StartTime, Value: millis(w.between(0, w.now+sec))}
+		c.start = link.Start{Kind: link.StartTime, Value: millis(w.now + w.between(-sec, sec))}
+		if w.chance(0.3) {
+			c.start.Value = millis(w.between(0, w.now))
+		}
 	default:
 		c.start = link.Start{Kind: link.StartLatest}
 	}
-	if w.chance(0.2) {
+	if w.chance(0.3) {
 		c.pace = w.between(5*ms, 250*ms)
 	}
 	w.clients = append(w.clients, c)
@@ -169,13 +192,32 @@ func (w *world) trouble() {
 		return
 	}
 	w.after(w.rare(w.faults.every/4, w.faults.every*4), w.trouble)
-	if len(w.faults.kinds) == 0 {
+	w.fault()
+}
+
+func (w *world) fault() {
+	if w.calm() || len(w.faults.kinds) == 0 {
 		return
 	}
 	f := pick(w, w.faults.kinds)
 	if f.do(w) {
 		w.stats.Faults[f.name]++
 	}
+}
+
+// coincide lets more go wrong at the moment when a client of a partition is being handed over.
+func (w *world) coincide(p *part) {
+	if w.calm() || !w.faults.coincide || w.chance(0.5) {
+		return
+	}
+	w.after(w.rare(0, 500*ms), func() {
+		if w.calm() || w.chance(0.5) {
+			w.fault()
+			return
+		}
+		p.retain(w.between(p.start, p.lso()))
+		w.after(w.rare(0, 500*ms), func() { p.retain(p.lso()) })
+	})
 }
 
 // node is a live node, nil if there is none.
@@ -359,7 +401,12 @@ func kafkaFaults() []fault {
 			w.group.reset()
 			return true
 		}},
-		{"retention", onPart(func(w *world, p *part) { p.retain(w.between(p.start, p.lso())) })},
+		{"retention", onPart(func(w *world, p *part) {
+			p.retain(w.between(p.start, p.lso()))
+			if w.chance(0.3) { // and on
+				w.after(w.rare(ms, sec), func() { p.retain(p.lso()) })
+			}
+		})},
 		{"compaction", onPart(func(w *world, p *part) { p.compact(w.between(p.start, p.lso())) })},
 		{"long hole", onPart(func(w *world, p *part) {
 			p.add(entry{kind: hole}, w.between(100, 6000))

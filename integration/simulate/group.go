@@ -17,6 +17,8 @@ type group struct {
 	committed  []int64
 	preparing  bool  // a rebalance waits for all members
 	until      int64 // the coordinator does not answer until then
+	moving     int32 // a partition that somebody wants to see elsewhere
+	movingTo   *member
 }
 
 // member is a membership, at the coordinator and (owned, generation) at its node.
@@ -44,7 +46,7 @@ func (g *group) begin() {
 
 // reset is a group that was deleted: its generations begin again.
 func (g *group) reset() {
-	g.generation, g.members, g.preparing = 0, nil, false
+	g.generation, g.members, g.preparing, g.movingTo = 0, nil, false, nil
 	g.committed = make([]int64, g.w.set.partitions)
 	for p := range g.committed {
 		g.committed[p] = -1
@@ -249,9 +251,16 @@ func (g *group) assign() {
 	total := int(g.w.set.partitions)
 	most := (total + len(g.members) - 1) / len(g.members)
 	taken := make([]bool, total)
+	if !slices.Contains(g.members, g.movingTo) {
+		g.movingTo = nil
+	}
 	for _, m := range g.members {
 		m.leaving = nil
-		m.assigned = slices.DeleteFunc(slices.Clone(m.assigned), func(p int32) bool { return int(p) >= total })
+		m.assigned = slices.Clone(m.assigned)
+		if i := slices.Index(m.assigned, g.moving); i >= 0 && g.movingTo != nil && g.movingTo != m {
+			m.leaving = append(m.leaving, g.moving)
+			m.assigned = slices.Delete(m.assigned, i, i+1)
+		}
 		for len(m.assigned) > most {
 			last := len(m.assigned) - 1
 			m.leaving = append(m.leaving, m.assigned[last])
@@ -266,6 +275,11 @@ func (g *group) assign() {
 			continue
 		}
 		least := g.members[0]
+		if int32(p) == g.moving && g.movingTo != nil {
+			g.movingTo.assigned = append(g.movingTo.assigned, g.moving)
+			g.movingTo = nil
+			continue
+		}
 		for _, m := range g.members[1:] {
 			if len(m.assigned) < len(least.assigned) {
 				least = m
@@ -330,9 +344,13 @@ func (g *group) commit(n *nodeProc, m *member, p int32, next int64) {
 	})
 }
 
-// rebalance makes the group balance anew for no reason, as an operator's tool might.
+// rebalance makes the group balance anew, and move one partition, as joins and leaves do in larger groups.
 func (g *group) rebalance() {
-	g.w.note(anyone, anywhere, "GROUP rebalance")
+	if len(g.members) == 0 {
+		return
+	}
+	g.moving, g.movingTo = int32(g.w.rng.IntN(int(g.w.set.partitions))), pick(g.w, g.members)
+	g.w.note(anyone, anywhere, "GROUP rebalance: p%d to %s", g.moving, g.movingTo.n.name)
 	g.prepare()
 }
 

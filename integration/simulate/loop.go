@@ -33,7 +33,7 @@ func (n *nodeProc) loop(p int32, create bool) *loop {
 	w := n.w
 	lp := &loop{n: n, id: p, topicID: n.topicID}
 	lp.core = node.NewLoop(node.LoopConfig{
-		Partition: p, Ring: w.set.ring, ReplayLimit: w.set.replayLimit, ScanBytes: w.set.scanBytes,
+		Partition: p, Ring: n.ring, ReplayLimit: w.set.replayLimit, ScanBytes: w.set.scanBytes,
 		Linger: time.Duration(w.set.linger),
 	}, lp)
 	n.loops[p] = lp

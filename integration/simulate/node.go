@@ -43,6 +43,7 @@ type nodeProc struct {
 	kafkaOK    bool // the last look at the topic went well
 	kafkaCut   bool
 	etcdCut    bool
+	ring       int64
 	disagrees  int64 // since when etcd names another topic than Kafka; 0 while it does not
 }
 
@@ -63,6 +64,8 @@ func (m *machine) start() {
 	for p := range n.marks {
 		n.marks[p] = -1
 	}
+	// Nodes share their memory among different numbers of partitions.
+	n.ring = w.set.ring * pick(w, []int64{1, 1, 4, 32}) / 4
 	n.id = m.place
 	if w.chance(0.5) {
 		n.id = fmt.Sprintf("%s-%d", m.place, m.runs)

@@ -255,6 +255,7 @@ func (s *session) Handover(pending bool) {
 	}
 	if s.pending = pending; pending {
 		s.r.w.stats.Handovers++
+		s.r.w.coincide(s.r.w.kafka.topics[s.topicID].parts[s.partition])
 		s.r.poll()
 	}
 }

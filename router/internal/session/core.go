@@ -139,6 +139,11 @@ func (c *Core) Attached(now time.Time, l LinkID, a link.Attached) {
 	s.attached, s.from, s.head, s.live = true, a.Next, a.Head, a.Live
 	c.closures = 0
 	if s == &c.secondary {
+		if !c.covers(s) && !c.covers(&c.primary) {
+			// Neither has what comes next, and the third that had it was let go: ask the new one alone.
+			c.drop(&c.primary)
+			c.promote()
+		}
 		c.Poll(now)
 		return
 	}

@@ -140,6 +140,25 @@ func TestGapThatNeitherStreamCoversIsTold(t *testing.T) {
 	}
 }
 
+// The route changes again while only the stream of the former target has what comes next.
+func TestHoleOfBothStreamsIsAskedForAgain(t *testing.T) {
+	c, s := served(t)
+	c.Route(now, 2)
+	c.Attached(now, 2, link.Attached{Stream: 2, Next: 10, Head: 90})
+	c.Gap(now, 1, link.Gap{Stream: 1, From: 10, To: 40, Reason: link.GapRetention}) // link 2 has it
+	c.Route(now, 3)
+	s.want(t, "attach", "detach", "attach")
+	c.Attached(now, 3, link.Attached{Stream: 3, Next: 40, Head: 90, Gap: link.GapRetention})
+	s.want(t, "detach", "detach", "attach")
+	c.Attached(now, 3, link.Attached{Stream: 4, Next: 40, Head: 90, Gap: link.GapRetention})
+	if want := (Gap{From: 10, Next: 40, Reason: link.GapRetention}); len(s.gaps) != 1 || s.gaps[0] != want {
+		t.Fatalf("gaps %v, want %v", s.gaps, want)
+	}
+	if c.Primary() != 3 || s.polling {
+		t.Fatalf("primary %d, polling %v", c.Primary(), s.polling)
+	}
+}
+
 func TestPrimaryGapIsNotBelievedWhileTheNewStreamCovers(t *testing.T) {
 	c, s := served(t)
 	c.Route(now, 2)
