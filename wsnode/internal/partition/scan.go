@@ -14,6 +14,8 @@ const (
 	passWorth     = 4 << 10 // bytes that make a pass worth its while
 	passDelayLow  = 50 * time.Millisecond
 	passDelayHigh = 5 * time.Second
+	// passHold is how long a full link may hold up a pass that others are in, too.
+	passHold = 50 * time.Millisecond
 )
 
 // scan is the catch-up read that all streams share which the ring does not reach back to. It goes forward
@@ -29,10 +31,18 @@ type scan struct {
 	retries int
 	bytes   uint64
 	told    int64 // the position last told in a checkpoint
+
+	// What of the last answer waits for a link to have room again. Reading on without its streams would mean
+	// reading the same again for them.
+	rest      []source.Record
+	restNext  int64 // where the answer ends
+	heldBy    *attachment
+	holdUntil time.Time
 }
 
 func (c *scan) reset() {
 	c.active, c.members, c.wanting = false, nil, nil
+	c.rest, c.heldBy = nil, nil
 	c.stale = c.waiting
 	c.retryAt, c.retries = time.Time{}, 0
 }
@@ -86,6 +96,9 @@ func (l *Loop) advanceScan(now time.Time) {
 	if l.phase != reading || c.waiting || now.Before(c.retryAt) {
 		return
 	}
+	if c.rest != nil && !l.feed(now) {
+		return
+	}
 	if !c.active && !l.beginPass(now) {
 		return
 	}
@@ -111,8 +124,8 @@ func (l *Loop) beginPass(now time.Time) bool {
 		return false
 	}
 	c.wanting = slices.DeleteFunc(c.wanting, func(s *stream) bool {
-		if s.gone || s.state != behind || s.credit <= 0 || !l.out.Room(s.link.id) {
-			s.wanting = false // credit, room or nothing brings it back
+		if s.gone || s.state != behind || s.credit <= 0 {
+			s.wanting = false // credit or nothing brings it back
 			return true
 		}
 		return false
@@ -173,23 +186,97 @@ func (l *Loop) Scanned(now time.Time, b *source.Batch) {
 		return
 	}
 	c.bytes += uint64(b.Bytes)
-	for i := range b.Records {
-		if rec := &b.Records[i]; rec.HasKey && rec.Offset >= c.pos {
-			l.replay(now, rec)
-		}
-	}
 	if b.Next <= c.pos {
 		// Nothing was learned: the broker has nothing there yet (a lagging leader). Ask again later.
 		c.retryAt = now.Add(retryFirst)
 		return
 	}
-	c.pos = b.Next
+	c.rest, c.restNext = b.Records, b.Next
+	if c.rest == nil {
+		c.rest = []source.Record{}
+	}
+	l.advanceScan(now)
+}
+
+// feed hands what was scanned to the streams of the pass, as far as their links take it, and reports whether that
+// was all.
+func (l *Loop) feed(now time.Time) bool {
+	c := &l.scan
+	for i := range c.rest {
+		rec := &c.rest[i]
+		if !rec.HasKey || rec.Offset < c.pos {
+			continue
+		}
+		if l.holds(now, rec) {
+			c.rest = c.rest[i:]
+			l.passed(rec.Offset)
+			return false
+		}
+		l.replay(now, rec)
+	}
+	c.rest, c.heldBy = nil, nil
+	l.passed(c.restNext)
+	return true
+}
+
+// passed moves the pass forward: everything below to was sent to whoever is in it.
+func (l *Loop) passed(to int64) {
+	c := &l.scan
+	c.pos = max(c.pos, to)
 	for _, s := range c.members {
 		if s.inPass && !s.gone {
 			s.next = max(s.next, c.pos)
 		}
 	}
-	l.advanceScan(now)
+}
+
+// holds reports whether the pass has to wait before a record, because a link that wants it has no room. If that
+// takes too long and others could go on, the link's streams leave the pass.
+func (l *Loop) holds(now time.Time, rec *source.Record) bool {
+	k, ok := l.keys[string(rec.Key)]
+	if !ok {
+		return false
+	}
+	c := &l.scan
+	for _, g := range k.groups {
+		if !g.awaits(rec.Offset) || l.out.Room(g.link.id) {
+			continue
+		}
+		if c.heldBy != g.link {
+			c.heldBy, c.holdUntil = g.link, now.Add(passHold)
+		}
+		if now.Before(c.holdUntil) || !l.othersWait(g.link) {
+			return true
+		}
+		for _, s := range g.link.behind {
+			if s.inPass {
+				s.next = max(s.next, rec.Offset)
+				l.leave(now, s)
+			}
+		}
+	}
+	c.heldBy = nil
+	return false
+}
+
+// awaits reports whether the pass may send the record at offset to one of the group's streams.
+func (g *group) awaits(offset int64) bool {
+	for _, s := range g.behind {
+		if s.inPass && s.credit > 0 && s.next <= offset {
+			return true
+		}
+	}
+	return false
+}
+
+// othersWait reports whether streams of other links, with room, are in the pass or wait for the next one.
+func (l *Loop) othersWait(not *attachment) bool {
+	for _, at := range l.links {
+		if at != not && slices.ContainsFunc(at.behind, func(s *stream) bool { return s.inPass || s.wanting }) && l.out.Room(at.id) {
+			return true
+		}
+	}
+	return false
 }
 
 // replay sends one scanned record to the streams of the pass that want it.
