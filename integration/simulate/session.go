@@ -64,7 +64,7 @@ func (s *session) resolve() router.Open {
 	switch {
 	case !wish.cursor:
 	case wish.at.topicID != s.topicID:
-		o.Start, o.Recreated = link.Start{Kind: link.StartEarliest}, true
+		o.Start, o.Gap = link.Start{Kind: link.StartEarliest}, link.GapTopic
 	default:
 		o.Start, o.Resumed = link.Start{Kind: link.StartCursor, Value: wish.at.next}, true
 	}

@@ -32,7 +32,7 @@ type Hello struct {
 	URL       string
 	Cursor    string
 	Key       []byte
-	Resumed   bool // false: records between the wanted start and Cursor are out of reach; a Gap follows
+	Resumed   bool // with a cursor, false: it could not be continued where it stopped; a Gap follows and says why
 	Heartbeat time.Duration
 }
 
@@ -42,7 +42,7 @@ type Checkpoint struct{ Cursor string }
 // Gap says that the records [From, To) of Partition can no longer be delivered. From is -1 when not known.
 type Gap struct {
 	Cursor    string
-	Reason    string // "retention", "replay_limit", "topic", "truncated"
+	Reason    string // "retention", "replay_limit", "topic", "truncated", "too_large", "moved"; more may come
 	Partition int32
 	From, To  int64
 }

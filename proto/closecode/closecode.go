@@ -40,7 +40,7 @@ type Code struct {
 	Code    int
 	Name    string // one word for logs and metrics
 	Retry   bool   // connect again with the cursor, after a moment; else the same request would fail again
-	Meaning string // one sentence for people
+	Meaning string // for people; "Reserved:" begins what no router sends yet
 }
 
 // All returns the table, by rising code.
@@ -55,18 +55,18 @@ func All() []Code {
 		{Policy, "policy", false, "The client sent something that is not allowed here; the reason says what."},
 		{TooBig, "too_big", false, "The client sent a message above the size limit."},
 		{Internal, "internal", true, "The router failed; its log says why."},
-		{ServiceRestart, "service_restart", true, "The router is being restarted; `goaway` came before it."},
+		{ServiceRestart, "service_restart", true, "Reserved: the router is being restarted. None sends it yet; a stop of any kind is 1001."},
 		{TryAgainLater, "try_again_later", true, "The router takes no more clients for the moment."},
 		{BadCursor, "bad_cursor", false, "The cursor is malformed, damaged or of an unknown version. Start again without it."},
 		{BadRequest, "bad_request", false, "A control message is malformed, of an unknown type or not expected now; the reason says what."},
 		{ForeignCursor, "foreign_cursor", false, "The cursor belongs to another client key."},
 		{RawGap, "raw_gap", false, "Records can no longer be delivered, and `pointsman.raw.v1` has no message to say so. Start again from where you want."},
-		{SlowClient, "slow_client", true, "The client fell further behind than the operator allows. The cursor still holds."},
-		{Shed, "shed", true, "The router is short of memory and gave up the clients that cost the most. The cursor still holds."},
+		{SlowClient, "slow_client", true, "Reserved: the client fell further behind than the operator allows. The cursor still holds."},
+		{Shed, "shed", true, "Reserved: the router is short of memory and gave up the clients that cost the most. The cursor still holds."},
 		{DeadPeer, "dead_peer", true, "Nothing was heard or taken by the client for too long."},
 		{ControlTimeout, "control_timeout", true, "The client asked to resume by message, and the message did not come in time."},
-		{CredentialsExpired, "credentials_expired", true, "The credentials ran out. Connect again with fresh ones."},
-		{CredentialsRefused, "credentials_refused", false, "The credentials sent by message are not valid, or are for another key."},
+		{CredentialsExpired, "credentials_expired", true, "Reserved: the credentials ran out. Connect again with fresh ones."},
+		{CredentialsRefused, "credentials_refused", false, "Reserved: the credentials sent by message are not valid, or are for another key."},
 		{TopicChanged, "topic_changed", true, "The topic was recreated or can no longer be followed on this socket."},
 	}
 }

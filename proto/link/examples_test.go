@@ -121,10 +121,10 @@ func (r random) eachFrame() []any {
 		&link.Credit{Stream: r.stream(), Bytes: r.anyInt()},
 		&link.Detach{Stream: r.stream()},
 		&link.Welcome{Node: r.text(), Instance: r.text(), Topic: r.text(), TopicID: r.topicID(), Partitions: r.partition(), Version: r.Uint32(), Build: r.text()},
-		&link.Attached{Stream: r.stream(), Next: r.offset(), Head: r.anyInt(), Gap: link.GapReason(r.IntN(6)), Live: r.IntN(2) == 0},
+		&link.Attached{Stream: r.stream(), Next: r.offset(), Head: r.anyInt(), Gap: link.GapReason(r.IntN(7)), Live: r.IntN(2) == 0},
 		r.record(),
 		&link.Checkpoint{Partition: r.partition(), Next: r.offset(), Except: r.streams(), Only: r.streams()},
-		&link.Gap{Stream: r.stream(), From: r.offset(), To: r.offset(), Reason: link.GapReason(r.IntN(6))},
+		&link.Gap{Stream: r.stream(), From: r.offset(), To: r.offset(), Reason: link.GapReason(r.IntN(7))},
 		&link.Closed{Stream: r.stream(), Reason: link.ClosedReason(r.IntN(4)), Detail: r.text()},
 		&link.Draining{},
 	}

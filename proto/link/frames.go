@@ -91,6 +91,7 @@ const (
 	GapTopic                 // "topic": the topic was recreated
 	GapTruncated             // "truncated": the log became shorter (unclean leader election)
 	GapTooLarge              // "too_large": a record that no link can carry (see Record.Fits)
+	GapMoved                 // "moved": the key lives in another partition since the topic grew
 )
 
 // Attached answers Attach; node to router. Next is where the stream begins, Head the next offset the node

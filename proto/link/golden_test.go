@@ -36,6 +36,7 @@ func examples() (names []string, frames []any) {
 	add("gap-topic", &link.Gap{Stream: 1, To: 20, Reason: link.GapTopic})
 	add("gap-truncated", &link.Gap{Stream: 1, From: 20, To: 10, Reason: link.GapTruncated})
 	add("gap-too-large", &link.Gap{Stream: 1, From: 10, To: 11, Reason: link.GapTooLarge})
+	add("gap-moved", &link.Gap{Stream: 1, To: 20, Reason: link.GapMoved})
 	add("closed-topic", &link.Closed{Stream: 1, Reason: link.ClosedTopic})
 	add("closed-partition", &link.Closed{Stream: 1, Reason: link.ClosedPartition})
 	add("closed-error", &link.Closed{Stream: 1, Reason: link.ClosedError, Detail: "no leader"})

@@ -15,6 +15,8 @@ func (r GapReason) String() string {
 		return "truncated"
 	case GapTooLarge:
 		return "too_large"
+	case GapMoved:
+		return "moved"
 	}
 	return "unknown"
 }

@@ -143,7 +143,7 @@ func TestHandlerErrorStopsAndIsReturnedAsItIs(t *testing.T) {
 
 // A value of a newer version must not look like one that this version knows, least of all like 0.
 func TestUnknownReasonsStayUnknown(t *testing.T) {
-	for _, v := range []uint64{6, 7, 254, 255, 256, 257, 1 << 31, math.MaxUint64} {
+	for _, v := range []uint64{7, 8, 254, 255, 256, 257, 1 << 31, math.MaxUint64} {
 		got, err := decode(join(frame(9, join(varint(1, 1), varint(4, v))), frame(10, join(varint(1, 1), varint(2, v))),
 			frame(6, join(varint(1, 1), varint(4, v)))), false)
 		if err != nil {

@@ -107,6 +107,8 @@ const (
 	GapReason_GAP_REASON_TRUNCATED GapReason = 4
 	// A record that no link can carry.
 	GapReason_GAP_REASON_TOO_LARGE GapReason = 5
+	// The key lives in another partition since the topic grew.
+	GapReason_GAP_REASON_MOVED GapReason = 6
 )
 
 // Enum value maps for GapReason.
@@ -118,6 +120,7 @@ var (
 		3: "GAP_REASON_TOPIC",
 		4: "GAP_REASON_TRUNCATED",
 		5: "GAP_REASON_TOO_LARGE",
+		6: "GAP_REASON_MOVED",
 	}
 	GapReason_value = map[string]int32{
 		"GAP_REASON_UNSPECIFIED":  0,
@@ -126,6 +129,7 @@ var (
 		"GAP_REASON_TOPIC":        3,
 		"GAP_REASON_TRUNCATED":    4,
 		"GAP_REASON_TOO_LARGE":    5,
+		"GAP_REASON_MOVED":        6,
 	}
 )
 
@@ -1465,14 +1469,15 @@ const file_link_link_proto_rawDesc = "" +
 	"\x11START_KIND_OFFSET\x10\x02\x12\x13\n" +
 	"\x0fSTART_KIND_TIME\x10\x03\x12\x15\n" +
 	"\x11START_KIND_LATEST\x10\x04\x12\x17\n" +
-	"\x13START_KIND_EARLIEST\x10\x05*\xa8\x01\n" +
+	"\x13START_KIND_EARLIEST\x10\x05*\xbe\x01\n" +
 	"\tGapReason\x12\x1a\n" +
 	"\x16GAP_REASON_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14GAP_REASON_RETENTION\x10\x01\x12\x1b\n" +
 	"\x17GAP_REASON_REPLAY_LIMIT\x10\x02\x12\x14\n" +
 	"\x10GAP_REASON_TOPIC\x10\x03\x12\x18\n" +
 	"\x14GAP_REASON_TRUNCATED\x10\x04\x12\x18\n" +
-	"\x14GAP_REASON_TOO_LARGE\x10\x05*|\n" +
+	"\x14GAP_REASON_TOO_LARGE\x10\x05\x12\x14\n" +
+	"\x10GAP_REASON_MOVED\x10\x06*|\n" +
 	"\fClosedReason\x12\x1d\n" +
 	"\x19CLOSED_REASON_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13CLOSED_REASON_TOPIC\x10\x01\x12\x1b\n" +

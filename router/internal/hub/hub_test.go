@@ -373,7 +373,17 @@ func TestClientsWhoseKeyMovesWhenPartitionsAreAddedAreAskedToComeBack(t *testing
 	if h := other.next(clientmsg.TypeHello); h.Resumed {
 		t.Error("a cursor that does not know the partition is said to be resumed")
 	}
-	other.record(0, quoted(0))
+	if g := other.next(clientmsg.TypeGap); g.Reason != "moved" || g.Partition != m.Partition([]byte(moves), 8) || g.From != -1 || g.To != 0 {
+		t.Errorf("gap %+v", g)
+	}
+	// The gap's and every later cursor are of the new partition: coming back with one is a resume.
+	after := other.record(0, quoted(0)).Cursor
+	r.append(moves, quoted(2))
+	again := r.connect(moves, "cursor", after)
+	if h := again.next(clientmsg.TypeHello); !h.Resumed {
+		t.Error("a cursor of the new partition was not resumed")
+	}
+	again.record(1, quoted(2))
 	one.until(clientmsg.TypeRecord)
 	r.consistent()
 }

@@ -70,7 +70,7 @@ func (v *view) resolve(w Wish) (session.Open, error) {
 	}
 	earliest := link.Start{Kind: link.StartEarliest}
 	if w.Cursor.TopicID != v.TopicID {
-		o.Start, o.Recreated = earliest, true
+		o.Start, o.Gap = earliest, link.GapTopic
 		return o, nil
 	}
 	for _, p := range feed.Positions {
@@ -79,8 +79,9 @@ func (v *view) resolve(w Wish) (session.Open, error) {
 			return o, nil
 		}
 	}
-	// The key lives in a partition that the cursor has not seen: nothing of it was delivered from there.
-	o.Start = earliest
+	// Partitions were added and the key lives in one that the cursor has not seen: nothing was delivered from there,
+	// and what was not yet delivered from the old one is out of reach.
+	o.Start, o.Gap = earliest, link.GapMoved
 	return o, nil
 }
 

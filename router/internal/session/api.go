@@ -27,8 +27,10 @@ type Open struct {
 	Start     link.Start
 	TopicID   [16]byte // of the table in force
 	Resumed   bool     // Start comes from a cursor of this topic
-	// Recreated: the cursor was of another topic id, so Start is earliest and the client is told of a gap.
-	Recreated bool
+	// Gap is why Start is not where the client's cursor says, GapNone if it is or there was none. GapTopic: the
+	// cursor is of another topic id; GapMoved: it does not know the partition. Start is the partition's oldest
+	// record then, and hello is followed by this gap.
+	Gap link.GapReason
 	// Since is when the client was last sent something, zero if the first heartbeat counts from the first Route.
 	Since time.Time
 }

@@ -33,13 +33,13 @@ type Core struct {
 	key       []byte
 	topicID   [16]byte
 	partition int32
-	start     link.Start // until greeted or after a topic was recreated: where to begin
-	resumed   bool       // the client came with a cursor of this topic
-	recreated bool       // tell of the gap once attached
-	toldID    [16]byte   // while recreated: the topic that next is a position in
-	toldIn    int32      // and its partition
-	greeted   bool       // hello was sent: next is valid
-	waiting   bool       // the client was told that no node lives
+	start     link.Start     // until greeted or after a topic was recreated: where to begin
+	resumed   bool           // the client came with a cursor of this topic
+	owed      link.GapReason // tell of this gap once attached, for the client cannot go on where it stopped
+	toldID    [16]byte       // while a gap is owed: the topic that next is a position in
+	toldIn    int32          // and its partition
+	greeted   bool           // hello was sent: next is valid
+	waiting   bool           // the client was told that no node lives
 
 	next   int64 // the cursor: everything below it was delivered; it only moves forward
 	target LinkID
@@ -61,7 +61,7 @@ type Core struct {
 func New(cfg *Config, out Output, o Open) *Core {
 	return &Core{
 		cfg: cfg, out: out, key: o.Key, topicID: o.TopicID, partition: o.Partition, start: o.Start,
-		resumed: o.Resumed && !o.Recreated, recreated: o.Recreated, ledger: ledger{window: cfg.Window},
+		resumed: o.Resumed && o.Gap == link.GapNone, owed: o.Gap, ledger: ledger{window: cfg.Window},
 		heardAt: o.Since,
 	}
 }
@@ -155,18 +155,18 @@ func (c *Core) Attached(now time.Time, l LinkID, a link.Attached) {
 		c.out.Hello(Hello{Partition: c.partition, Next: a.Next, Resumed: complete})
 		c.heardAt = now
 		switch {
-		case c.recreated:
-			c.out.Gap(Gap{Partition: c.partition, From: a.Next, Next: a.Next, Reason: link.GapTopic})
+		case c.owed != link.GapNone:
+			c.out.Gap(Gap{Partition: c.partition, From: a.Next, Next: a.Next, Reason: c.owed})
 		case a.Gap != link.GapNone:
 			c.out.Gap(Gap{Partition: c.partition, From: c.start.Value, Next: a.Next, Reason: a.Gap})
 		}
-		c.recreated = false
+		c.owed = link.GapNone
 		return
 	}
-	if c.recreated {
-		c.recreated = false
+	if c.owed != link.GapNone {
 		c.next = a.Next
-		c.out.Gap(Gap{Partition: c.partition, From: a.Next, Next: a.Next, Reason: link.GapTopic})
+		c.out.Gap(Gap{Partition: c.partition, From: a.Next, Next: a.Next, Reason: c.owed})
+		c.owed = link.GapNone
 		c.heardAt = now
 		return
 	}
@@ -267,12 +267,15 @@ func (c *Core) Closed(now time.Time, l LinkID, f link.Closed) {
 func (c *Core) Recreate(now time.Time, topicID [16]byte, partition int32) {
 	c.drop(&c.primary)
 	c.drop(&c.secondary)
-	if !c.recreated {
+	if c.owed == link.GapNone {
 		c.toldID, c.toldIn = c.topicID, c.partition
 	}
 	c.topicID, c.partition = topicID, partition
 	c.start, c.resumed = link.Start{Kind: link.StartEarliest}, false
-	c.recreated = !c.greeted || topicID != c.toldID || partition != c.toldIn
+	c.owed = link.GapNone
+	if !c.greeted || topicID != c.toldID || partition != c.toldIn {
+		c.owed = link.GapTopic
+	}
 	if c.target != 0 {
 		c.primary = c.attach(c.target)
 	}
@@ -320,7 +323,7 @@ func (c *Core) Tick(now time.Time) {
 	if now.Sub(c.heardAt) < c.cfg.Heartbeat*4/5 || c.ledger.queued > 0 {
 		return // with something queued there is nothing to keep alive: the client does not read
 	}
-	if !c.greeted || c.primary.link == 0 || c.recreated {
+	if !c.greeted || c.primary.link == 0 || c.owed != link.GapNone {
 		c.waiting = false
 		c.wait(now)
 		return
@@ -333,7 +336,7 @@ func (c *Core) Tick(now time.Time) {
 // GoAway tells the client to reconnect, with its cursor. Between two lives of the topic there is none to tell: the
 // client's own says more.
 func (c *Core) GoAway(now time.Time, retryAfter time.Duration) {
-	if !c.greeted || c.recreated {
+	if !c.greeted || c.owed != link.GapNone {
 		return
 	}
 	c.join()
@@ -343,7 +346,7 @@ func (c *Core) GoAway(now time.Time, retryAfter time.Duration) {
 
 // Cursor is where the client continues; ok is false before hello, and between two lives of the topic.
 func (c *Core) Cursor() (partition int32, next int64, ok bool) {
-	ok = c.greeted && !c.recreated
+	ok = c.greeted && c.owed == link.GapNone
 	if ok {
 		c.join()
 	}
@@ -399,7 +402,7 @@ func (c *Core) attach(l LinkID) stream {
 	c.reattachAt = time.Time{}
 	s := stream{link: l}
 	start := c.start
-	if c.greeted && !c.recreated {
+	if c.greeted && c.owed == link.GapNone {
 		c.join()
 		start = link.Start{Kind: link.StartCursor, Value: c.next}
 	}

@@ -262,6 +262,46 @@ func TestRecreatedTopicIsAGapAndStartsOver(t *testing.T) {
 	s.want(t, "record")
 }
 
+func TestCursorThatDoesNotReachTheStartIsAGapAfterHello(t *testing.T) {
+	for _, reason := range []link.GapReason{link.GapTopic, link.GapMoved} {
+		t.Run(reason.String(), func(t *testing.T) {
+			s := &script{covered: map[LinkID]int64{}}
+			c := New(&Config{Window: 1000, Heartbeat: 15 * time.Second}, s, Open{
+				Key: []byte("k"), Partition: 4, Start: link.Start{Kind: link.StartEarliest}, Gap: reason,
+			})
+			c.Route(now, 1)
+			c.Closed(now, 1, link.Closed{Stream: 1, Reason: link.ClosedError}) // the client was told nothing yet
+			c.Poll(now.Add(reattachFirst))
+			for _, start := range s.starts {
+				if start.Kind != link.StartEarliest {
+					t.Errorf("attached at %+v, want earliest", start)
+				}
+			}
+			// Retention has passed the new partition's beginning, too: still one gap, and the reason is the first one.
+			c.Attached(now, 1, link.Attached{Stream: 2, Next: 7, Head: 9, Gap: link.GapRetention})
+			if want := []Hello{{Partition: 4, Next: 7}}; !slices.Equal(s.hellos, want) {
+				t.Errorf("hellos %+v, want %+v", s.hellos, want)
+			}
+			if want := []Gap{{Partition: 4, From: 7, Next: 7, Reason: reason}}; !slices.Equal(s.gaps, want) {
+				t.Errorf("gaps %+v, want %+v", s.gaps, want)
+			}
+			s.take()
+			c.Record(now, 1, 2, rec(7))
+			s.want(t, "record")
+			// Told once: the next attach is at the cursor.
+			c.LinkDown(now, 1)
+			c.Route(now, 2)
+			if got, want := s.starts[len(s.starts)-1], (link.Start{Kind: link.StartCursor, Value: 8}); got != want {
+				t.Errorf("attached at %+v, want %+v", got, want)
+			}
+			c.Attached(now, 2, link.Attached{Stream: 3, Next: 8, Head: 8, Live: true})
+			if len(s.hellos) != 1 || len(s.gaps) != 1 {
+				t.Errorf("hellos %+v, gaps %+v", s.hellos, s.gaps)
+			}
+		})
+	}
+}
+
 func TestRecordLargerThanTheCreditIsPaidBack(t *testing.T) {
 	c, s := served(t)
 	big := &link.Record{Offset: 10, Value: make([]byte, 5000)}
