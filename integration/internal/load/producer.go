@@ -138,27 +138,39 @@ func Sample(key string, n int64, size int) *kgo.Record {
 }
 
 // Transaction is an open transaction of a producer of its own.
-type Transaction struct{ *Producer }
+type Transaction struct {
+	*Producer
+	open func() (*Producer, error)
+}
 
 // Begin opens a transaction. A transaction that is closed without End hangs until its timeout.
 func Begin(ctx context.Context, brokers []string, topic, id string, timeout time.Duration) (*Transaction, error) {
-	p, err := NewProducer(brokers, topic, kgo.TransactionalID(id), kgo.TransactionTimeout(timeout))
-	if err != nil {
-		return nil, err
-	}
-	t := &Transaction{Producer: p}
-	if err := t.Again(); err != nil {
-		p.Close()
+	t := &Transaction{open: func() (*Producer, error) {
+		return NewProducer(brokers, topic, kgo.TransactionalID(id), kgo.TransactionTimeout(timeout))
+	}}
+	if err := t.begin(); err != nil {
 		return nil, err
 	}
 	return t, ctx.Err()
 }
 
-// Again opens the next transaction of the same producer.
+// Again opens the next transaction of the same transactional id, as a program does that was restarted: a broker of
+// kfake now and then refuses the next sequence number of a producer that goes on after an end.
 func (t *Transaction) Again() error {
-	if err := t.cl.BeginTransaction(); err != nil {
+	t.Close()
+	return t.begin()
+}
+
+func (t *Transaction) begin() error {
+	p, err := t.open()
+	if err != nil {
+		return err
+	}
+	if err := p.cl.BeginTransaction(); err != nil {
+		p.Close()
 		return fmt.Errorf("begin a transaction: %w", err)
 	}
+	t.Producer = p
 	return nil
 }
 
