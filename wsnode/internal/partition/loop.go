@@ -41,6 +41,7 @@ type Loop struct {
 	committed int64 // where the group's commits stand, -1 if unknown
 	head      int64 // valid while reading: the next offset the live reader delivers
 	bounds    source.Bounds
+	boundsAt  time.Time // when they were learned
 	idleSince time.Time
 	retryAt   time.Time // FindBounds is asked again then, if not zero
 	retries   int
@@ -97,6 +98,9 @@ func (l *Loop) Assign(now time.Time, committed int64) {
 	l.assigned, l.readable, l.committed = true, false, committed
 	l.target = l.bounds.Stable
 	l.begin(now)
+	if l.phase == reading {
+		l.out.Head(l.head) // the commits of whoever had it before may be far behind
+	}
 	l.announce()
 }
 
@@ -191,7 +195,7 @@ func (l *Loop) Bounds(now time.Time, b source.Bounds) {
 		return
 	}
 	l.retryAt, l.retries = time.Time{}, 0
-	l.bounds = b
+	l.bounds, l.boundsAt = b, now
 	if !l.needed() {
 		l.phase = stopped
 		return
@@ -240,7 +244,7 @@ func (l *Loop) Batch(now time.Time, b *source.Batch) {
 	if l.phase != reading {
 		return
 	}
-	l.bounds = b.Bounds
+	l.bounds, l.boundsAt = b.Bounds, now
 	l.recheckAt, l.beyondSince = time.Time{}, time.Time{}
 	if b.From > l.head {
 		// What lies between head and From was read by nobody: a jump would go unnoticed.
@@ -272,7 +276,7 @@ func (l *Loop) OutOfRange(now time.Time, b source.Bounds) {
 	if l.phase != reading {
 		return
 	}
-	l.bounds = b
+	l.bounds, l.boundsAt = b, now
 	switch {
 	case l.head < b.Start:
 		// Retention overtook the reader.
@@ -415,7 +419,7 @@ func (l *Loop) resolve(now time.Time, s *stream) {
 	v := s.start.Value
 	switch s.start.Kind {
 	case link.StartLatest:
-		l.admit(now, s, l.head, link.GapNone)
+		l.admit(now, s, l.end(), link.GapNone)
 	case link.StartEarliest:
 		l.admit(now, s, l.bounds.Start, link.GapNone)
 	case link.StartTime:
@@ -489,13 +493,24 @@ func (l *Loop) arrived() {
 // checkAhead ends the wait of streams whose cursor stays beyond the end of the log: it was truncated.
 func (l *Loop) checkAhead(now time.Time) {
 	l.arrived()
+	stale := false
 	for _, s := range l.ahead {
-		if s.next <= l.bounds.High {
+		switch {
+		case s.next <= l.bounds.High:
 			s.aheadSince = now // it exists; an open transaction may hide it
-		} else if l.phase == reading && l.head >= l.bounds.Stable && now.Sub(s.aheadSince) >= l.cfg.TruncatedAfter {
+		case l.phase != reading || l.head < l.bounds.Stable || now.Sub(s.aheadSince) < l.cfg.TruncatedAfter:
+		case l.boundsAt.Sub(s.aheadSince) < l.cfg.TruncatedAfter:
+			stale = true
+		default:
 			l.out.Gap(s.link.id, link.Gap{Stream: s.id, From: s.next, To: l.head, Reason: link.GapTruncated})
 			s.next = l.head
 		}
+	}
+	if stale && l.recheckAt.IsZero() {
+		// The reader says nothing while nothing changes, and a node that Kafka does not answer knows nothing of its
+		// end: a new reader tells.
+		l.out.Read(l.head)
+		l.recheckAt = now.Add(retryMost)
 	}
 }
 
