@@ -492,6 +492,38 @@ func TestRandomLivesLoseNothing(t *testing.T) {
 	t.Logf("%d seeds, %d records delivered, %d gaps, %d scans", seeds, delivered, gaps, scans)
 }
 
+// What was the end of the log before Kafka fell silent says nothing of a cursor that another node issued since.
+func TestCursorBeyondTheEndIsNotTruncatedWithoutFreshBounds(t *testing.T) {
+	w := newWorld(t, 1)
+	w.loop = New(Config{Partition: 3, Ring: 1 << 20, TruncatedAfter: 10 * time.Second}, w)
+	w.high, w.stable = 66, 66
+	c := &client{key: "k", start: link.Start{Kind: link.StartCursor, Value: 90}, credit: 1000}
+	w.links[1] = &peer{room: true, streams: map[uint64]*client{1: c}}
+	w.order = []LinkID{1}
+	w.loop.Attach(w.now, 1, &link.Attach{Stream: 1, Partition: 3, Key: []byte("k"), Start: c.start, Credit: c.credit})
+	w.loop.Bounds(w.now, w.now_())
+	wait := func(d time.Duration) {
+		for end := w.now.Add(d); w.now.Before(end); w.now = w.now.Add(100 * time.Millisecond) {
+			w.loop.Tick(w.now)
+		}
+	}
+	empty := func() {
+		w.loop.Batch(w.now, &source.Batch{From: w.high, Next: w.high, Bounds: w.now_()})
+	}
+	wait(9 * time.Second)
+	w.readAt = -1
+	wait(20 * time.Second)
+	if w.gaps != 0 || w.readAt != w.high {
+		t.Fatalf("%d gaps, reader at %d: want none, and a reader that asks again", w.gaps, w.readAt)
+	}
+	empty()
+	w.start = 66 // what Gap checks against
+	wait(time.Second)
+	if w.gaps != 1 {
+		t.Fatalf("%d gaps after the broker confirmed the end, want 1", w.gaps)
+	}
+}
+
 // Nothing is that new when the broker answers, and the record that comes before the loop hears of it is.
 func TestStartAtATimeThatIsNotReachedYetMissesNothing(t *testing.T) {
 	w := newWorld(t, 1)
