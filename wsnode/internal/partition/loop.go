@@ -98,6 +98,9 @@ func (l *Loop) Assign(now time.Time, committed int64) {
 	l.assigned, l.readable, l.committed = true, false, committed
 	l.target = l.bounds.Stable
 	l.begin(now)
+	if l.phase == reading {
+		l.out.Head(l.head) // the commits of whoever had it before may be far behind
+	}
 	l.announce()
 }
 
@@ -416,7 +419,7 @@ func (l *Loop) resolve(now time.Time, s *stream) {
 	v := s.start.Value
 	switch s.start.Kind {
 	case link.StartLatest:
-		l.admit(now, s, l.head, link.GapNone)
+		l.admit(now, s, l.end(), link.GapNone)
 	case link.StartEarliest:
 		l.admit(now, s, l.bounds.Start, link.GapNone)
 	case link.StartTime:
