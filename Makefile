@@ -21,7 +21,7 @@ RACE     := $(if $(CC_FOUND),-race)
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: build
 build: ## bin/router, bin/wsnode, bin/playground: static, version stamped from git
@@ -55,6 +55,14 @@ test-browser: build ## the playground page in a real headless Chromium
 .PHONY: test-compose
 test-compose: images ## containers by deploy/compose.yaml, nodes killed among them (Docker; images are built locally)
 	POINTSMAN_COMPOSE=1 $(GOTEST) -count=1 -timeout 15m $(ARGS) ./integration/compose
+
+.PHONY: simulate
+simulate: ## SEEDS=10000 seeded schedules of faults against the state machines, in one thread (FROM=1: first seed; SEED=n: one, with its timeline)
+	$(GO) run ./integration/cmd/simulate -seeds $(or $(SEEDS),10000) -from $(or $(FROM),1) $(if $(SEED),-seed $(SEED)) $(ARGS)
+
+.PHONY: simulate-mutants
+simulate-mutants: ## the simulation against deliberate bugs: each must be caught within 1,000 schedules
+	POINTSMAN_MUTANTS=1 $(GOTEST) -count=1 -v -run TestMutants -timeout 30m $(ARGS) ./integration/simulate
 
 .PHONY: lint
 lint: lint-go lint-rules lint-modules ## golangci-lint, the project's own rules, and each module built alone

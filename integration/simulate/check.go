@@ -1,6 +1,8 @@
 package simulate
 
 import (
+	"slices"
+
 	"github.com/pointsmanhq/pointsman/proto/link"
 
 	router "github.com/pointsmanhq/pointsman/router/simulated"
@@ -190,8 +192,10 @@ func (s *session) sentOn(l router.LinkID, stream uint64) int64 {
 	if ln == nil || ln.peer == nil {
 		return -1
 	}
-	if t := ln.peer.find(stream); t != nil && t.attached {
-		return t.pos
+	for _, t := range slices.Concat(ln.peer.streams, ln.peer.past) {
+		if t.id == stream && t.attached {
+			return t.pos
+		}
 	}
 	return -1
 }

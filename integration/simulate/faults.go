@@ -121,26 +121,32 @@ func (w *world) addClient() {
 	c.name = fmt.Sprintf("c%d", c.id)
 	c.proc = &proc{w: w, name: c.name}
 	c.at.partition = w.partitionOf(c.key)
-	p := w.kafka.topic.parts[c.at.partition]
-	switch w.rng.IntN(6) {
-	case 0:
-		c.start = link.Start{Kind: link.StartEarliest}
-	case 1:
-		c.start = link.Start{Kind: link.StartOffset, Value: w.between(max(0, p.start-5), p.end+5)}
-	case 2:
-		c.start = link.Start{Kind: link.StartTime, Value: millis(w.now + w.between(-sec, sec))}
-		if w.chance(0.3) {
-			c.start.Value = millis(w.between(0, w.now))
-		}
-	default:
-		c.start = link.Start{Kind: link.StartLatest}
-	}
+	c.wishes()
 	if w.chance(0.3) {
 		c.pace = w.between(5*ms, 250*ms)
 	}
 	w.clients = append(w.clients, c)
 	w.note(c.id, anywhere, "CLIENT %d key %s, partition %d, start %d:%d", c.id, c.key, c.at.partition, c.start.Kind, c.start.Value)
 	c.run()
+}
+
+// wishes chooses where a client without a cursor begins.
+func (c *client) wishes() {
+	w := c.w
+	p := w.kafka.topic.parts[c.at.partition]
+	c.has = false
+	switch w.rng.IntN(8) {
+	case 0:
+		c.start = link.Start{Kind: link.StartEarliest}
+	case 1:
+		c.start = link.Start{Kind: link.StartOffset, Value: w.between(max(0, p.start-5), p.end+5)}
+	case 2:
+		c.start = link.Start{Kind: link.StartTime, Value: millis(w.between(0, w.now))}
+	case 3, 4: // about when it will be connected
+		c.start = link.Start{Kind: link.StartTime, Value: millis(w.now + w.between(-100*ms, 500*ms))}
+	default:
+		c.start = link.Start{Kind: link.StartLatest}
+	}
 }
 
 // produce appends now and then, in bursts, with and without transactions.
@@ -472,6 +478,10 @@ func clientFaults() []fault {
 			c.away = true
 			c.disconnect("it goes away")
 			w.after(w.rare(50*ms, 8*sec), func() { c.away = false })
+		})},
+		{"client begins anew", onClient(func(_ *world, c *client) {
+			c.disconnect("it forgets its cursor")
+			c.wishes()
 		})},
 		{"client comes", func(w *world) bool {
 			if len(w.clients) >= 12 {

@@ -16,7 +16,8 @@ type nodeLink struct {
 	peer    *lane
 	out     *pipe
 	streams []*served
-	parts   []int32 // that ever had a stream here
+	past    []*served // that were closed: what they were sent may still be under way
+	parts   []int32   // that ever had a stream here
 	refused []int32
 	heard   int64
 	ended   bool
@@ -43,6 +44,7 @@ func (l *nodeLink) find(id uint64) *served {
 }
 
 func (l *nodeLink) forget(t *served) {
+	l.past = append(l.past, t)
 	l.streams = slices.DeleteFunc(l.streams, func(o *served) bool { return o == t })
 }
 
@@ -227,7 +229,7 @@ func (l *nodeLink) end(tell bool) {
 	l.ended = true
 	l.peer.toNode.closed = true
 	l.n.links = slices.DeleteFunc(l.n.links, func(o *nodeLink) bool { return o == l })
-	l.streams = nil
+	l.streams, l.past = nil, append(l.past, l.streams...)
 	for _, p := range l.parts {
 		if lp := l.n.loop(p, false); lp != nil {
 			lp.gone(l)

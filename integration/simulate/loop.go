@@ -193,10 +193,13 @@ func (lp *loop) FindTime(request uint64, t int64) {
 			return
 		}
 		offset, ok := p.offsetAt(t)
-		lp.tell(func(now time.Time) {
-			if lp.topicID == id {
-				lp.core.TimeFound(now, request, offset, ok)
-			}
+		w := lp.n.w
+		w.after(w.rare(0, 300*ms), func() { // an index that is not in memory takes its time
+			lp.tell(func(now time.Time) {
+				if lp.topicID == id {
+					lp.core.TimeFound(now, request, offset, ok)
+				}
+			})
 		})
 	})
 }
