@@ -52,7 +52,7 @@ func (m *Map) NewPublisher(cfg PublisherConfig) *Publisher {
 	p := &Publisher{
 		m:          m,
 		cfg:        cfg,
-		log:        m.log.With(zap.String("node", cfg.NodeID)),
+		log:        m.log, // the node's own, which names the node
 		kick:       make(chan struct{}, 1),
 		doubt:      make(chan struct{}, 1),
 		registered: make(chan struct{}),
