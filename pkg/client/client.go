@@ -83,6 +83,9 @@ type Config struct {
 	// KeepRepeats hands out records too that lie below the cursor, for programs that check the routers. They are
 	// counted in Stats either way.
 	KeepRepeats bool
+	// Retrying, if set, hears of the attempts that fail while Connect waits, when there is no Next yet that would
+	// tell of them. It must not block.
+	Retrying func(Disconnected)
 }
 
 func (cfg Config) withDefaults() Config {

@@ -282,7 +282,8 @@ func TestRefusalThatWouldBeRepeatedEndsConnect(t *testing.T) {
 
 func TestConnectTriesOnWhileRoutersAreAway(t *testing.T) {
 	bubble(t, func(t *testing.T, rt *router) {
-		got := rt.start(client.Config{})
+		var failed []client.Disconnected
+		got := rt.start(client.Config{Retrying: func(d client.Disconnected) { failed = append(failed, d) }})
 		for range 30 { // more than the events that may wait
 			rt.next().refuse(http.StatusBadGateway, "no router")
 		}
@@ -295,6 +296,9 @@ func TestConnectTriesOnWhileRoutersAreAway(t *testing.T) {
 			t.Errorf("came back after %v, want what Retry-After said", waited)
 		}
 		mustClose(t, <-got)
+		if len(failed) != 31 || failed[0].Err == nil || failed[30].RetryIn != time.Minute {
+			t.Errorf("Retrying heard of %d failures, want 31: %+v", len(failed), failed)
+		}
 	})
 }
 

@@ -71,8 +71,11 @@ func (c *Client) run() {
 			wait = max(c.backoff(0), end.after)
 		}
 		attempt++
+		event := Disconnected{URL: u.Host, Err: end.err, Lost: end.lost, RetryIn: wait}
 		if c.wasOpened() {
-			c.emit(item{event: &Disconnected{URL: u.Host, Err: end.err, Lost: end.lost, RetryIn: wait}})
+			c.emit(item{event: &event})
+		} else if c.cfg.Retrying != nil {
+			c.cfg.Retrying(event)
 		}
 		if !c.sleep(wait) {
 			c.err = ErrClosed

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -80,6 +81,33 @@ func TestVersionAndHealthcheck(t *testing.T) {
 	ready = false
 	if code, _, errs := invoke(t, "healthcheck", admin); code != 1 || !strings.Contains(errs, "no node is linked") {
 		t.Errorf("healthcheck of an unready router: %d %q", code, errs)
+	}
+}
+
+// heard calls said with every write.
+type heard struct{ said func(string) }
+
+func (h heard) Write(b []byte) (int, error) {
+	h.said(string(b))
+	return len(b), nil
+}
+
+func TestTailSaysThatItCannotConnect(t *testing.T) {
+	srv := httptest.NewServer(http.NotFoundHandler())
+	addr := strings.TrimPrefix(srv.URL, "http://")
+	srv.Close() // nobody listens there now
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	var first string
+	errs := heard{func(line string) {
+		if first == "" {
+			first = line
+		}
+		cancel()
+	}}
+	options.Run(ctx, description(), &program{}, []string{"tail", "alice", "--url=ws://" + addr}, options.Env{Stdout: io.Discard, Stderr: errs})
+	if !strings.HasPrefix(first, "# cannot connect: ") || !strings.Contains(first, addr) || strings.Count(first, "\n") != 1 {
+		t.Errorf("said %q while nothing listens on %s", first, addr)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -35,6 +36,10 @@ func (t *tail) Run(ctx context.Context, env options.Env) error {
 		key = k
 	}
 	cfg := client.Config{URLs: t.URL, Key: key, Cursor: t.Cursor, From: t.From}
+	var failed sync.Once // the first failure says enough; the wait may be long
+	cfg.Retrying = func(d client.Disconnected) {
+		failed.Do(func() { _, _ = fmt.Fprintf(env.Stderr, "# cannot connect: %v; trying again until it works\n", d.Err) })
+	}
 	if t.Cursor != "" {
 		cfg.From = ""
 	}
