@@ -51,10 +51,10 @@ type Config struct {
 	ReplayLimit      int64         // how many offsets a stream may go back; 0: no limit
 	CheckpointEvery  time.Duration // default 100 ms
 	TruncatedAfter   time.Duration // default 10 s
-	Linger           time.Duration // how long an unused partition is read on; default 5 s
+	Linger           time.Duration // how long an unused partition is read on; default 5 s, negative: not at all
 	DrainTimeout     time.Duration // default 30 s
 
-	GroupSessionTimeout time.Duration // of the consumer group; default 6 s
+	GroupSessionTimeout time.Duration // of the consumer group; default 6 s, which is the least that brokers allow by default
 
 	Version string // the program's, for etcd and links
 	Fault   string // POINTSMAN_FAULT, for builds with the tag pointsman_faults

@@ -346,7 +346,7 @@ func (n *Node) build(view identity.View, incarnation int64) {
 	n.runner = runner.New(runner.Config{
 		Loop: partition.Config{
 			ReplayLimit: n.cfg.ReplayLimit, CheckpointEvery: n.cfg.CheckpointEvery,
-			TruncatedAfter: n.cfg.TruncatedAfter, Linger: n.cfg.Linger,
+			TruncatedAfter: n.cfg.TruncatedAfter, Linger: max(n.cfg.Linger, 0),
 		},
 		RingBudget: n.cfg.Ring, ScanRate: max(n.cfg.ScanRate, 0),
 		TopicID: view.ID, Partitions: view.Partitions,

@@ -5,6 +5,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -27,7 +28,7 @@ func TestSettingsReachTheNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	p, err := parse(t, []string{"POINTSMAN_KAFKA=a:1,b:2", "POINTSMAN_RING=64MiB"},
-		"--topic=t", "--link-token-file="+token, "--scan-rate=0", "--drain-timeout=7s", "--partitioner=crc32")
+		"--topic=t", "--link-token-file="+token, "--scan-rate=0", "--linger=0", "--drain-timeout=7s", "--partitioner=crc32")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +37,7 @@ func TestSettingsReachTheNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	if cfg.Topic != "t" || len(cfg.Kafka) != 2 || cfg.Kafka[1] != "b:2" || cfg.Ring != 64<<20 || cfg.LinkToken != "secret" ||
-		cfg.ScanRate >= 0 || cfg.DrainTimeout != 7*time.Second || cfg.Partitioner != "crc32" || cfg.Admin != "127.0.0.1:9081" {
+		cfg.ScanRate >= 0 || cfg.Linger >= 0 || cfg.DrainTimeout != 7*time.Second || cfg.Partitioner != "crc32" || cfg.Admin != "127.0.0.1:9081" {
 		t.Errorf("got %+v", cfg)
 	}
 }
@@ -50,6 +51,11 @@ func TestBadOptionsEndWithCode2AndSayWhat(t *testing.T) {
 		{[]string{"--topic=t", "--nonsense"}, "nonsense"},
 		{[]string{"--topic=t", "--partitioner=java"}, "partitioner"},
 		{[]string{"--topic=t", "--ring=lots"}, "size"},
+		{[]string{"--topic=t", "--ring=0"}, "--ring must be at least 1MiB"},
+		{[]string{"--topic=t", "--ring=1023KiB"}, "--ring must be at least 1MiB"},
+		{[]string{"--topic=t", "--linger=-1s"}, "--linger"},
+		{[]string{"--topic=t", "--group-session-timeout=100ms"}, "--group-session-timeout must be at least 1s"},
+		{[]string{"--topic=t", "--group-session-timeout=0s"}, "--group-session-timeout must be more than 0"},
 		{[]string{"--topic=t", "--etcd-lease=1s"}, "--etcd-lease"},
 		{[]string{"--topic=t", "--drain-timeout=0s"}, "--drain-timeout"},
 		{[]string{"--topic=t", "--link-buffer=1KiB"}, "--link-buffer"},
@@ -62,6 +68,7 @@ func TestBadOptionsEndWithCode2AndSayWhat(t *testing.T) {
 		{[]string{"--topic=t", "--advertise=nonsense"}, "advertised"},
 		{[]string{"produce", "--topic=t", "value"}, "--key"},
 		{[]string{"produce", "--topic=t", "--key=k", "--header=x", "value"}, "--header"},
+		{[]string{"produce", "--topic=t", "--key=k", "--tombstone", ""}, "a tombstone has no value"},
 	} {
 		var stdout, stderr bytes.Buffer
 		code := options.Run(context.Background(), description(), &program{}, tc.args,
@@ -78,6 +85,36 @@ func TestHelpAndVersionEndWell(t *testing.T) {
 		code := options.Run(context.Background(), description(), &program{}, args, options.Env{Stdout: &stdout, Stderr: &stderr})
 		if code != options.ExitOK || stdout.Len() == 0 || stderr.Len() != 0 {
 			t.Errorf("%q: exit code %d, %d bytes of output, stderr %q", args, code, stdout.Len(), stderr.String())
+		}
+	}
+}
+
+func TestAnEmptyValueIsNotAnAbsentOne(t *testing.T) {
+	for _, tc := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{""}, `k=""`},
+		{[]string{"v"}, `k="v"`},
+		{nil, `k="from stdin"`},
+		{[]string{"--tombstone"}, `k=null`},
+	} {
+		p, err := parse(t, nil, append([]string{"produce", "--topic=t", "--key=k"}, tc.args...)...)
+		if err != nil {
+			t.Errorf("%q: %v", tc.args, err)
+			continue
+		}
+		var got []string
+		err = p.Produce.write(strings.NewReader("from stdin\n"), func(r produce.Record) error {
+			value := "null"
+			if r.Value != nil {
+				value = strconv.Quote(string(r.Value))
+			}
+			got = append(got, string(r.Key)+"="+value)
+			return nil
+		})
+		if err != nil || len(got) != 1 || got[0] != tc.want {
+			t.Errorf("%q: got %q, %v; want %q", tc.args, got, err, tc.want)
 		}
 	}
 }

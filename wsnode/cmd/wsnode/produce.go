@@ -26,7 +26,7 @@ type produceCmd struct {
 	Tombstone bool     `help:"Write a tombstone (a null value)."`
 	Header    []string `sep:"none" placeholder:"NAME=TEXT" help:"A header; may be given several times."`
 	Delimiter string   `placeholder:"TEXT" help:"Lines of standard input are key, delimiter, value."`
-	Value     string   `arg:"" optional:"" help:"The record's value. Without it each line of standard input is one record."`
+	Value     *string  `arg:"" optional:"" help:"The record's value. Without it each line of standard input is one record."`
 }
 
 // Run writes one record, or one for each line.
@@ -37,6 +37,9 @@ func (p *produceCmd) Run(ctx context.Context, env options.Env) (err error) {
 	}
 	if p.Key == "" && !p.NoKey && p.Delimiter == "" {
 		return options.Usagef("say which key the record has: --key, --delimiter for lines that begin with one, or --no-key")
+	}
+	if p.Tombstone && p.Value != nil {
+		return options.Usagef("a tombstone has no value")
 	}
 	conf, sasl, err := p.security()
 	if err != nil {
@@ -58,16 +61,18 @@ func (p *produceCmd) Run(ctx context.Context, env options.Env) (err error) {
 		_, err = fmt.Fprintf(env.Stdout, "partition %d offset %d\n", partition, offset)
 		return err
 	}
+	return p.write(env.Stdin, send)
+}
+
+// write sends the record that the arguments give, or one for each line of in.
+func (p *produceCmd) write(in io.Reader, send func(produce.Record) error) error {
 	switch {
 	case p.Tombstone:
-		if p.Value != "" {
-			return options.Usagef("a tombstone has no value")
-		}
 		return send(produce.Record{Key: p.key()})
-	case p.Value != "":
-		return send(produce.Record{Key: p.key(), Value: []byte(p.Value)})
+	case p.Value != nil:
+		return send(produce.Record{Key: p.key(), Value: []byte(*p.Value)}) // not nil, even if it is empty
 	default:
-		return p.lines(env.Stdin, send)
+		return p.lines(in, send)
 	}
 }
 

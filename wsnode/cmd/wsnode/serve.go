@@ -53,7 +53,7 @@ func (k kafkaOptions) security() (*tls.Config, wsnode.SASL, error) {
 type serve struct {
 	kafkaOptions `embed:""`
 	Group        string        `placeholder:"NAME" group:"Kafka" help:"Consumer group of all nodes of this topic. Default: pointsman-<topic>."`
-	Session      time.Duration `name:"group-session-timeout" default:"6s" placeholder:"DURATION" group:"Kafka" help:"How long the group waits for a node that is silent; brokers refuse less than 6s by default."`
+	Session      time.Duration `name:"group-session-timeout" default:"6s" placeholder:"DURATION" group:"Kafka" help:"How long the group waits for a node that is silent; at least 1s, and brokers refuse less than their group.min.session.timeout.ms (6s by default)."`
 
 	Etcd             []string           `default:"127.0.0.1:2379" placeholder:"HOST:PORT" group:"etcd" help:"etcd endpoints."`
 	EtcdPrefix       string             `default:"/pointsman" placeholder:"KEY" group:"etcd" help:"Where this stack's keys begin; two stacks on one etcd need two."`
@@ -77,13 +77,13 @@ type serve struct {
 	LinkBuffer    options.Size       `default:"4MiB" placeholder:"SIZE" group:"Links" help:"Bytes that may wait for one router; beyond it its streams fall behind."`
 	LinkStall     time.Duration      `name:"link-stall-timeout" default:"30s" placeholder:"DURATION" group:"Links" help:"How long a link may make no progress before it is closed."`
 
-	Ring           options.Size  `default:"256MiB" placeholder:"SIZE" group:"Limits" help:"Memory for recent records, shared by the partitions that are read."`
+	Ring           options.Size  `default:"256MiB" placeholder:"SIZE" group:"Limits" help:"Memory for recent records, shared by the partitions that are read; at least 1MiB."`
 	ScanRate       options.Size  `default:"64MiB" placeholder:"SIZE" group:"Limits" help:"Bytes per second that may be read again for clients that are behind; 0 for no limit."`
 	ReplayLimit    int64         `default:"0" placeholder:"RECORDS" group:"Limits" help:"How many offsets a client may go back; 0 for no limit but Kafka's retention."`
 	FetchMaxBytes  options.Size  `default:"1MiB" placeholder:"SIZE" group:"Limits" help:"Most that is read of one partition at a time; larger records are read all the same."`
 	Checkpoint     time.Duration `name:"checkpoint-every" default:"100ms" placeholder:"DURATION" group:"Limits" help:"How often routers are told how far their streams are covered."`
 	TruncatedAfter time.Duration `default:"10s" placeholder:"DURATION" group:"Limits" help:"How long a position may lie beyond the end of the log before the log counts as truncated."`
-	Linger         time.Duration `default:"5s" placeholder:"DURATION" group:"Limits" help:"How long a partition that nobody needs is read on."`
+	Linger         time.Duration `default:"5s" placeholder:"DURATION" group:"Limits" help:"How long a partition that nobody needs is read on; 0 to stop at once."`
 	DrainTimeout   time.Duration `default:"30s" placeholder:"DURATION" group:"Limits" help:"How long an orderly stop may take."`
 
 	Admin           string `default:"127.0.0.1:9081" placeholder:"ADDR" group:"Operators" help:"Address for operators: metrics, health, profiles. Who reaches it may read everything."`
@@ -100,11 +100,21 @@ func (s *serve) Validate() error {
 			return fmt.Errorf("--%s must be more than 0", name)
 		}
 	}
+	// Several heartbeats, which go out every 250 ms, must fit into it.
+	if s.Session < time.Second {
+		return errors.New("--group-session-timeout must be at least 1s, and brokers refuse less than their group.min.session.timeout.ms (6s by default)")
+	}
 	if s.EtcdLease < 2*time.Second {
 		return errors.New("--etcd-lease must be at least 2s")
 	}
 	if s.LinkBuffer < 64<<10 {
 		return errors.New("--link-buffer must be at least 64KiB")
+	}
+	if s.Ring < 1<<20 {
+		return errors.New("--ring must be at least 1MiB")
+	}
+	if s.Linger < 0 {
+		return errors.New("--linger must not be negative")
 	}
 	if s.FetchMaxBytes < 1<<10 || s.FetchMaxBytes > 1<<30 {
 		return errors.New("--fetch-max-bytes must be from 1KiB to 1GiB")
@@ -140,6 +150,10 @@ func (s *serve) config() (wsnode.Config, error) {
 	if scan == 0 {
 		scan = -1
 	}
+	linger := s.Linger
+	if linger == 0 {
+		linger = -1 // in a Config 0 means the default
+	}
 	return wsnode.Config{
 		ID: s.ID, Topic: s.Topic, Group: s.Group, Zone: s.Zone,
 		Kafka: s.Kafka, KafkaTLS: kafkaTLS, KafkaSASL: sasl, FetchMaxBytes: int64(s.FetchMaxBytes),
@@ -147,7 +161,7 @@ func (s *serve) config() (wsnode.Config, error) {
 		Partitioner: s.Partitioner,
 		Listen:      s.Listen, Advertise: s.Advertise, LinkToken: token, LinkTLS: linkTLS, Admin: s.Admin,
 		Ring: int64(s.Ring), LinkBuffer: int64(s.LinkBuffer), LinkStallTimeout: s.LinkStall, ScanRate: scan,
-		ReplayLimit: s.ReplayLimit, CheckpointEvery: s.Checkpoint, TruncatedAfter: s.TruncatedAfter, Linger: s.Linger,
+		ReplayLimit: s.ReplayLimit, CheckpointEvery: s.Checkpoint, TruncatedAfter: s.TruncatedAfter, Linger: linger,
 		DrainTimeout: s.DrainTimeout, GroupSessionTimeout: s.Session, Version: buildinfo.Read().Version, Fault: os.Getenv("POINTSMAN_FAULT"),
 	}, nil
 }

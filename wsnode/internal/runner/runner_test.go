@@ -65,6 +65,21 @@ func TestIdleLoopEndsAndStartsAgain(t *testing.T) {
 	})
 }
 
+func TestWithoutLingerAReadStopsWithTheLastStream(t *testing.T) {
+	inBubble(t, true, func(b *bench) {
+		l := &fakeLink{id: 1}
+		for stream := range uint64(3) {
+			b.attach(l, 2, stream+1, "k", latest)
+			synctest.Wait()
+			b.r.Deliver(l, 2, []Event{{Kind: Detach, Stream: stream + 1}})
+			synctest.Wait() // no time passes
+			if got := b.reads(); !slices.Equal(got, []string{"read 2 from 0", "stop 2"}) {
+				b.t.Fatalf("round %d: got %q", stream, got)
+			}
+		}
+	}, func(cfg *Config) { cfg.Loop.Linger = 0 })
+}
+
 func TestAssignedPartitionStaysAndIsReadable(t *testing.T) {
 	heard := make(claimsHeard, 4)
 	inBubble(t, true, func(b *bench) {
