@@ -258,6 +258,11 @@ func Markdown(p Program, into any) (string, error) {
 			fmt.Fprintf(&b, "| `%s` | `%s` | %s | %s |\n", cell(flagUse(f)), EnvName(f.Name), g.defaultCell(f), cell(f.Help))
 		}
 	}
+	for _, f := range g.kong.Model.Flags {
+		if f.Name == "config" { // a setting cannot say which file holds the settings, hence it is not among them
+			fmt.Fprintf(&b, "| `%s` | `%s` | %s | %s |\n", cell(flagUse(f)), EnvName(f.Name), g.defaultCell(f), cell(f.Help))
+		}
+	}
 	var rows strings.Builder
 	for _, node := range g.kong.Model.Leaves(true) {
 		if node != g.kong.Model.DefaultCmd {
