@@ -137,7 +137,12 @@ func (g *Group) Run(ctx context.Context) error {
 		if time.Since(began) > g.cfg.SessionTimeout {
 			wait = backoff{}
 		}
-		g.log.Warn("lost the membership of the consumer group, joining again", zap.String("group", g.cfg.Group), zap.Error(err))
+		if errors.Is(err, sarama.ErrInvalidSessionTimeout) {
+			g.log.Error("the brokers refuse --group-session-timeout: it is outside of their group.min.session.timeout.ms (6 s by default) to group.max.session.timeout.ms",
+				zap.String("group", g.cfg.Group), zap.Duration("session_timeout", g.cfg.SessionTimeout), zap.Error(err))
+		} else {
+			g.log.Warn("lost the membership of the consumer group, joining again", zap.String("group", g.cfg.Group), zap.Error(err))
+		}
 		wait.sleep(ctx)
 	}
 	stopPassing()

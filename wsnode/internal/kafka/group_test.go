@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -12,6 +13,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest"
 )
 
 // roster is what the members of a group hold, as their handlers hear it.
@@ -295,6 +299,36 @@ func TestGroupConfigurationIsChecked(t *testing.T) {
 	}
 	if _, err := c.NewGroup(GroupConfig{Group: "g", SessionTimeout: time.Nanosecond}); err == nil {
 		t.Error("a session timeout below the heartbeat is accepted")
+	}
+}
+
+func TestSessionTimeoutThatBrokersRefuseNamesTheFlag(t *testing.T) {
+	f := newFake(t, 1, kfake.NumBrokers(1))
+	f.ControlKey(int16(kmsg.JoinGroup), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		f.KeepControl()
+		resp := req.ResponseKind().(*kmsg.JoinGroupResponse)
+		resp.ErrorCode = kerr.InvalidSessionTimeout.Code
+		return resp, nil, true
+	})
+	refused := make(chan string, 1)
+	log := zaptest.NewLogger(t, zaptest.WrapOptions(zap.Hooks(func(e zapcore.Entry) error {
+		if e.Level == zap.ErrorLevel {
+			select {
+			case refused <- e.Message:
+			default:
+			}
+		}
+		return nil
+	})))
+	c := f.open(func(cfg *Config) { cfg.Logger = log })
+	f.join(c, rosterMember{newRoster(t), "a"})
+	select {
+	case said := <-refused:
+		if !strings.Contains(said, "--group-session-timeout") || !strings.Contains(said, "group.min.session.timeout.ms") {
+			t.Errorf("logged %q, which names no flag or no setting of the brokers", said)
+		}
+	case <-time.After(patience):
+		t.Error("nothing was logged")
 	}
 }
 
