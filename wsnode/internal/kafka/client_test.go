@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"math/big"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -402,6 +403,75 @@ func TestCutOffClusterIsGivenUpAndFoundAgain(t *testing.T) {
 	if b, err := c.Bounds(context.Background(), 0); err != nil || b != (source.Bounds{Stable: 2, High: 2}) {
 		t.Errorf("bounds %+v, %v", b, err)
 	}
+}
+
+func TestOneFrozenBrokerStopsNeitherChecksNorOtherPartitions(t *testing.T) {
+	const partitions = 8
+	var both []*wires // by broker, in the order of the addresses
+	f := newFake(t, partitions, kfake.NumBrokers(2), kfake.ListenFn(func(network, address string) (net.Listener, error) {
+		both = append(both, &wires{})
+		return both[len(both)-1].listen(network, address)
+	}))
+	c := f.open()
+	top := c.meta.current()
+	producer := f.kgo()
+	var tapes [partitions]*tape
+	for p := range tapes {
+		tapes[p] = newTape(t, 0)
+		c.Read(int32(p), 0, tapes[p])
+		f.produce(producer, int32(p), "before")
+	}
+	for p := range tapes {
+		tapes[p].waitNext(1)
+	}
+	for frozen, w := range both {
+		healthy := slices.IndexFunc(top.leaders, func(l leader) bool { return l.addr != f.brokers[frozen] })
+		if healthy < 0 {
+			t.Fatalf("broker %d leads every partition", frozen)
+		}
+		w.cut.Store(true)
+		for check := range int64(10) {
+			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+			began := time.Now()
+			_, err := c.Topic(ctx)
+			cancel()
+			if took := time.Since(began); err != nil || took > 3*time.Second {
+				t.Fatalf("broker %d is frozen: check %d ended after %v with %v", frozen, check, took, err)
+			}
+			// Whoever did not answer is not the one that the next check begins with.
+			if first := c.meta.candidates()[0]; first == f.brokers[frozen] {
+				t.Fatalf("broker %d is frozen and will be asked first", frozen)
+			}
+			f.produce(producer, int32(healthy), "meanwhile")
+			tapes[healthy].waitNext(check + 2)
+		}
+		w.cut.Store(false)
+	}
+}
+
+func TestBrokersThatLetACallerWaitInVainAreAskedLast(t *testing.T) {
+	both := make(map[string]*wires)
+	var made []*wires
+	f := newFake(t, 1, kfake.NumBrokers(2), kfake.ListenFn(func(network, address string) (net.Listener, error) {
+		made = append(made, &wires{})
+		return made[len(made)-1].listen(network, address)
+	}))
+	for i, addr := range f.brokers {
+		both[addr] = made[i]
+	}
+	c := f.open()
+	first := c.meta.candidates()[0]
+	both[first].cut.Store(true)
+	// Shorter than it takes until the next broker is asked.
+	ctx, cancel := context.WithTimeout(context.Background(), hedgeAfter/3)
+	defer cancel()
+	if _, err := c.Topic(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("got %v from a frozen broker", err)
+	}
+	if got := c.meta.candidates(); len(got) != 2 || got[1] != first {
+		t.Errorf("next to ask: %v; %s did not answer", got, first)
+	}
+	both[first].cut.Store(false)
 }
 
 func TestCloseEndsWhatIsUnderWay(t *testing.T) {

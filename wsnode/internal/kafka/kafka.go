@@ -182,6 +182,7 @@ func (c *Client) Close() error {
 }
 
 func (c *Client) closePools() {
+	c.meta.wait()
 	c.control.close()
 	c.offsets.close()
 	c.scans.close()

@@ -54,10 +54,17 @@ type metadata struct {
 	cur     *topology             // guarded by mu
 	retired map[[16]byte]struct{} // guarded by mu; ids the topic had before: a broker that tells one lags behind
 	brokers []string              // guarded by mu; addresses of the newest reply, the one that answered first
+	failed  map[string]time.Time  // guarded by mu; by address, when it last let somebody wait in vain
+	closed  bool                  // guarded by mu
+
+	asks sync.WaitGroup // questions under way
 }
 
 func newMetadata(topic string, seeds []string, p *pool) *metadata {
-	return &metadata{topic: topic, seeds: seeds, pool: p, turn: make(chan struct{}, 1), retired: make(map[[16]byte]struct{})}
+	return &metadata{
+		topic: topic, seeds: seeds, pool: p, turn: make(chan struct{}, 1),
+		retired: make(map[[16]byte]struct{}), failed: make(map[string]time.Time),
+	}
 }
 
 // current is the newest topology, nil before the first refresh.
@@ -80,25 +87,110 @@ func (m *metadata) refresh(ctx context.Context, since time.Time) (*topology, err
 		return t, nil
 	}
 
+	return m.race(ctx, m.candidates())
+}
+
+const (
+	// hedgeAfter is how long a broker may take before the next one is asked as well: a broker that is frozen
+	// must not keep what it would say from whoever waits for it.
+	hedgeAfter = 300 * time.Millisecond
+	// askLimit bounds one question. It is long enough for the slowest connection to be made.
+	askLimit = 10 * time.Second
+	// grace is how much longer those are waited for that were late when another broker answered: a connection
+	// that was made meanwhile serves the next question, and one that is dead must not delay it.
+	grace = time.Second
+)
+
+// reply is what one candidate said.
+type reply struct {
+	from    int // index of the candidate
+	top     *topology
+	brokers []string
+	err     error
+}
+
+// race asks the candidates in their order, the next one when one failed or is late, until one answers.
+// Whoever was passed over goes to the end of the candidates.
+func (m *metadata) race(ctx context.Context, addrs []string) (*topology, error) {
+	replies := make(chan reply, len(addrs))
+	leave := make([]context.CancelFunc, 0, len(addrs))
+	late := time.NewTimer(0)
+	defer late.Stop()
 	var errs []error
-	for _, addr := range m.candidates() {
-		t, brokers, err := m.ask(ctx, addr)
-		if cause := context.Cause(ctx); cause != nil {
-			return nil, cause
-		}
-		if err == nil {
-			err = m.accept(t, addr, brokers)
-		}
-		if err == nil {
-			return t, nil
-		}
-		errs = append(errs, err)
-		if errors.Is(err, ErrTopicNotFound) {
-			// Another broker would say the same, or lag behind this one.
-			break
+	for {
+		select {
+		case <-ctx.Done():
+			for _, cancel := range leave {
+				cancel()
+			}
+			m.demote(addrs[:len(leave)])
+			return nil, context.Cause(ctx)
+		case <-late.C:
+			if next := len(leave); next < len(addrs) {
+				cancel, ok := m.start(next, addrs[next], replies)
+				if !ok {
+					return nil, ErrClosed
+				}
+				leave = append(leave, cancel)
+				late.Reset(hedgeAfter)
+			}
+		case r := <-replies:
+			addr, err := addrs[r.from], r.err
+			if err == nil {
+				err = m.accept(r.top, addr, r.brokers)
+			}
+			if err == nil {
+				m.demote(addrs[:r.from])
+				for _, cancel := range leave {
+					time.AfterFunc(grace, cancel)
+				}
+				return r.top, nil
+			}
+			if ctx.Err() != nil {
+				continue
+			}
+			m.demote([]string{addr})
+			errs = append(errs, err)
+			// Of a missing topic another broker would say the same, or lag behind this one.
+			if errors.Is(err, ErrTopicNotFound) || len(errs) == len(addrs) {
+				return nil, errors.Join(errs...)
+			}
+			late.Reset(0)
 		}
 	}
-	return nil, errors.Join(errs...)
+}
+
+// start asks one broker in a goroutine that wait waits for; false: the client is closed.
+func (m *metadata) start(from int, addr string, replies chan<- reply) (context.CancelFunc, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return nil, false
+	}
+	ctx, cancel := context.WithTimeout(m.pool.ctx, askLimit)
+	m.asks.Go(func() {
+		defer cancel()
+		t, brokers, err := m.ask(ctx, addr)
+		replies <- reply{from: from, top: t, brokers: brokers, err: err}
+	})
+	return cancel, true
+}
+
+// wait refuses new questions and waits for those under way, which the end of the pool's context breaks.
+func (m *metadata) wait() {
+	m.mu.Lock()
+	m.closed = true
+	m.mu.Unlock()
+	m.asks.Wait()
+}
+
+// demote puts brokers that did not answer at the end of the candidates until they do.
+func (m *metadata) demote(addrs []string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, a := range addrs {
+		m.failed[a] = time.Now()
+	}
 }
 
 // accept makes an answer the newest one, unless it is of a topic that was deleted since.
@@ -113,10 +205,17 @@ func (m *metadata) accept(t *topology, addr string, brokers []string) error {
 	}
 	m.cur = t
 	m.brokers = append([]string{addr}, slices.DeleteFunc(brokers, func(b string) bool { return b == addr })...)
+	delete(m.failed, addr)
+	for a := range m.failed {
+		if !slices.Contains(m.brokers, a) && !slices.Contains(m.seeds, a) {
+			delete(m.failed, a)
+		}
+	}
 	return nil
 }
 
-// candidates are the brokers to ask, the one that answered last time first.
+// candidates are the brokers to ask, the one that answered last time first, those that failed since they last
+// answered at the end, the latest failure last.
 func (m *metadata) candidates() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -129,6 +228,7 @@ func (m *metadata) candidates() []string {
 			addrs = append(addrs, s)
 		}
 	}
+	slices.SortStableFunc(addrs, func(a, b string) int { return m.failed[a].Compare(m.failed[b]) })
 	return addrs
 }
 
