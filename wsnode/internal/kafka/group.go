@@ -124,9 +124,10 @@ func (g *Group) Run(ctx context.Context) error {
 	wg.Go(func() { g.passMarks(passing) })
 
 	var wait backoff
+	var out absence
 	for ctx.Err() == nil {
 		began := time.Now()
-		m := &membership{g: g, member: member}
+		m := &membership{g: g, member: member, out: &out}
 		err := member.Consume(ctx, []string{g.c.cfg.Topic}, m)
 		if ctx.Err() != nil {
 			break
@@ -137,11 +138,14 @@ func (g *Group) Run(ctx context.Context) error {
 		if time.Since(began) > g.cfg.SessionTimeout {
 			wait = backoff{}
 		}
-		if errors.Is(err, sarama.ErrInvalidSessionTimeout) {
+		now := time.Now()
+		switch say := out.lost(now); {
+		case say && errors.Is(err, sarama.ErrInvalidSessionTimeout):
 			g.log.Error("the brokers refuse --group-session-timeout: it is outside of their group.min.session.timeout.ms (6 s by default) to group.max.session.timeout.ms",
 				zap.String("group", g.cfg.Group), zap.Duration("session_timeout", g.cfg.SessionTimeout), zap.Error(err))
-		} else {
-			g.log.Warn("lost the membership of the consumer group, joining again", zap.String("group", g.cfg.Group), zap.Error(err))
+		case say:
+			g.log.Warn("lost the membership of the consumer group, joining again", zap.String("group", g.cfg.Group),
+				zap.Duration("for", now.Sub(out.since)), zap.Error(err))
 		}
 		wait.sleep(ctx)
 	}
@@ -152,6 +156,25 @@ func (g *Group) Run(ctx context.Context) error {
 	}
 	wg.Wait()
 	return nil
+}
+
+// remindEvery is how often the log repeats that the membership is lost.
+const remindEvery = time.Minute
+
+// absence is a time without membership. It is owned by Run's goroutine, which also calls Setup.
+type absence struct {
+	since, said time.Time // zero: a member, or not joined yet
+}
+
+// lost notes a failed attempt and reports whether the log should say so.
+func (a *absence) lost(now time.Time) bool {
+	if a.since.IsZero() {
+		a.since = now
+	} else if now.Sub(a.said) < remindEvery {
+		return false
+	}
+	a.said = now
+	return true
 }
 
 // logErrors logs what sarama reports, but not the same trouble once for every partition and commit.
@@ -232,13 +255,19 @@ func (g *Group) pass(partition int32, cl *claim) {
 type membership struct {
 	g       *Group
 	member  sarama.ConsumerGroup
+	out     *absence
 	session sarama.ConsumerGroupSession // set by Setup, read after Consume
 }
 
 func (m *membership) Setup(s sarama.ConsumerGroupSession) error {
 	m.session = s
 	m.g.session.Store(&s)
-	m.g.log.Info("joined the consumer group", zap.String("group", m.g.cfg.Group), zap.Int32("generation", s.GenerationID()))
+	fields := []zap.Field{zap.String("group", m.g.cfg.Group), zap.Int32("generation", s.GenerationID())}
+	if !m.out.since.IsZero() {
+		fields = append(fields, zap.Duration("lost_for", time.Since(m.out.since)))
+		*m.out = absence{}
+	}
+	m.g.log.Info("joined the consumer group", fields...)
 	return nil
 }
 

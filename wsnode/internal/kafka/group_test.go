@@ -374,3 +374,20 @@ func TestLeavingDoesNotWaitForAClusterThatIsCutOff(t *testing.T) {
 		t.Errorf("partitions are still held: %v", counts)
 	}
 }
+
+func TestLostMembershipIsSaidOnceAMinute(t *testing.T) {
+	var a absence
+	said := 0
+	start := time.Now()
+	for at := time.Duration(0); at < 3*remindEvery; at += 1600 * time.Millisecond {
+		if a.lost(start.Add(at)) {
+			said++
+		}
+	}
+	if said != 3 {
+		t.Errorf("said %d times in 3 minutes, want 3", said)
+	}
+	if a = (absence{}); !a.lost(start.Add(4 * remindEvery)) {
+		t.Error("a new loss is not said")
+	}
+}
