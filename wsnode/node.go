@@ -338,7 +338,7 @@ func (n *Node) build(view identity.View, incarnation int64) {
 	n.claims = claims.NewKeeper(claims.Config{
 		Node: n.cfg.ID, Instance: n.instance, Incarnation: incarnation, Publisher: n.publisher,
 		Raise: n.identity.Raise,
-		Alive: func() bool { err, _ := n.identity.Health(); return err == nil },
+		Alive: func() bool { err, _ := n.identity.Health(); return err == nil && n.identity.Described() == nil },
 		// The group is there before Run.
 		Generation: func() int32 { return n.group.Generation() },
 		Logger:     n.log.Named("claims"),
@@ -371,6 +371,7 @@ func (n *Node) identityConfig() identity.Config {
 			t, err := n.kafka.Topic(ctx)
 			return t.ID, t.Partitions, err
 		},
+		Missing: func(err error) bool { return errors.Is(err, kafka.ErrTopicNotFound) },
 		End: func(ctx context.Context, topic [16]byte, p int32) (int64, error) {
 			b, err := n.kafka.Bounds(ctx, topic, p)
 			return b.High, err

@@ -25,8 +25,10 @@ func (n *Node) operate() {
 		return sinceWhen(err, since)
 	}))
 	n.admin.Ready("etcd", n.whenUp(func() error {
-		err, since := n.etcd.Health()
-		return sinceWhen(err, since)
+		if err, since := n.etcd.Health(); err != nil {
+			return sinceWhen(err, since)
+		}
+		return n.identity.Described()
 	}))
 	n.admin.Ready("claims", n.whenUp(n.claimsReady))
 	// Browsers send such a request for any page that asks them to.
@@ -211,6 +213,9 @@ func (n *Node) remarks() []string {
 	}
 	if err, since := n.identity.Health(); err != nil {
 		found = append(found, sinceWhen(err, since).Error())
+	}
+	if err := n.identity.Described(); err != nil {
+		found = append(found, err.Error())
 	}
 	if err, since := n.etcd.Health(); err != nil {
 		found = append(found, sinceWhen(err, since).Error())

@@ -3,11 +3,15 @@ package identity
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/pointsmanhq/pointsman/proto/directory"
 )
@@ -25,6 +29,7 @@ type world struct {
 	err        error
 	asked      int
 	topic      *directory.Topic
+	broken     error // of the topic key
 	updates    int
 	heard      []string
 }
@@ -39,6 +44,9 @@ func (w *world) ask(context.Context) ([16]byte, int32, error) {
 func (w *world) EnsureTopic(_ context.Context, want directory.Topic) (directory.Topic, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.broken != nil {
+		return directory.Topic{}, w.broken
+	}
 	if w.topic == nil {
 		w.topic = &want
 		w.updates++
@@ -81,7 +89,13 @@ func (w *world) config() Config {
 
 // run starts a keeper inside a bubble; it ends with the test.
 func (w *world) run(t *testing.T, v View) *Keeper {
-	k := New(w.config(), v)
+	t.Helper()
+	return w.runWith(t, w.config(), v)
+}
+
+func (w *world) runWith(t *testing.T, cfg Config, v View) *Keeper {
+	t.Helper()
+	k := New(cfg, v)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); k.Run(ctx) }()
@@ -313,4 +327,107 @@ func TestIncarnationIsRaisedOnce(t *testing.T) {
 	if w.updates != 1 {
 		t.Errorf("etcd was written %d times, want once", w.updates)
 	}
+}
+
+func TestMalformedDescriptionIsSaidOnceAMinuteAndNeverOverwritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := observer.New(zap.InfoLevel)
+		w := &world{id: idA, partitions: 2, broken: fmt.Errorf("topic key: %w", directory.ErrMalformed)}
+		cfg := w.config()
+		cfg.Logger = zap.New(core)
+		k := w.runWith(t, cfg, View{ID: idA, Partitions: 2})
+		k.Seen(nil)
+		<-time.After(150 * time.Second)
+		synctest.Wait()
+		if n := logs.Len(); n != 3 || logs.FilterMessageSnippet("is not what it should be").Len() != 3 {
+			t.Errorf("said %d times in 150 s, want 3: %v", n, logs.All())
+		}
+		if err, _ := k.Health(); err != nil {
+			t.Errorf("kafka is blamed: %v", err)
+		}
+		if err := k.Described(); !errors.Is(err, directory.ErrMalformed) {
+			t.Errorf("etcd's description: got %v, want malformed", err)
+		}
+		w.set(func() {
+			if w.updates != 0 {
+				t.Error("the malformed key was written")
+			}
+			w.broken = nil
+		})
+		<-time.After(2 * time.Second)
+		synctest.Wait()
+		if err := k.Described(); err != nil || w.updates != 1 {
+			t.Errorf("after the key was deleted: %v, %d writes", err, w.updates)
+		}
+	})
+}
+
+func TestSlowCheckIsNoSleep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := observer.New(zap.InfoLevel)
+		w := &world{id: idA, partitions: 2}
+		cfg := w.config()
+		cfg.Logger = zap.New(core)
+		cfg.Topic = func(ctx context.Context) ([16]byte, int32, error) {
+			<-ctx.Done()
+			return [16]byte{}, 0, context.Cause(ctx)
+		}
+		w.runWith(t, cfg, View{ID: idA, Partitions: 2})
+		<-time.After(20 * time.Second)
+		synctest.Wait()
+		if logs.FilterMessageSnippet("did not run").Len() != 0 || logs.FilterMessageSnippet("cannot be checked").Len() != 1 {
+			t.Errorf("said %v", logs.All())
+		}
+	})
+}
+
+func TestStartWaitsForKafka(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := observer.New(zap.InfoLevel)
+		away, missing := errors.New("no broker"), errors.New("no such topic")
+		w := &world{id: idA, partitions: 4, err: away}
+		cfg := w.config()
+		cfg.Logger = zap.New(core)
+		cfg.Missing = func(err error) bool { return errors.Is(err, missing) }
+		// Kafka also goes away between the two questions that a start may ask.
+		newer := View{ID: idB, Partitions: 4}.describe("g", "murmur2", 1)
+		w.topic = &newer
+		living := func() int { w.err = away; return 0 }
+		done := make(chan error, 1)
+		go func() {
+			_, _, err := Settle(t.Context(), cfg, living)
+			done <- err
+		}()
+		for range 1 + settleChecks {
+			<-time.After(10*time.Second + time.Millisecond)
+			synctest.Wait()
+			select {
+			case err := <-done:
+				t.Fatalf("the start did not wait for Kafka: %v", err)
+			default:
+			}
+			w.set(func() { w.err = nil })
+			<-time.After(time.Second)
+			synctest.Wait()
+		}
+		if err := <-done; err != nil {
+			t.Errorf("got %v after Kafka was back", err)
+		}
+		if n := logs.FilterMessageSnippet("waiting").Len(); n != 1+settleChecks {
+			t.Errorf("said %d times that it waits, want once each time", n)
+		}
+
+		ctx, cancel := context.WithCancelCause(t.Context())
+		stop := errors.New("stopped")
+		w.set(func() { w.err = away })
+		time.AfterFunc(5*time.Second, func() { cancel(stop) })
+		if _, _, err := Settle(ctx, cfg, living); !errors.Is(err, stop) {
+			t.Errorf("stopped while it waited: got %v", err)
+		}
+		w.set(func() { w.err = missing })
+		began := time.Now()
+		if _, _, err := Settle(t.Context(), cfg, living); !errors.Is(err, missing) || time.Since(began) > time.Second {
+			t.Errorf("missing topic: got %v after %v", err, time.Since(began))
+		}
+	})
 }

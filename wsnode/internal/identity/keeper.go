@@ -25,6 +25,8 @@ type Config struct {
 
 	// Topic asks Kafka, fresh.
 	Topic func(ctx context.Context) (id [16]byte, partitions int32, err error)
+	// Missing tells the error of Topic that says that Kafka has no such topic; nil: none does.
+	Missing func(error) bool
 	// End asks Kafka where a partition ends.
 	End       func(ctx context.Context, topic [16]byte, partition int32) (int64, error)
 	Directory Directory
@@ -46,6 +48,8 @@ const (
 	// disagreeFor is how long etcd may name another topic id than Kafka before this node corrects it: long
 	// enough for every broker to know the newest one.
 	disagreeFor = 10 * time.Second
+	// remindEvery is how often the log repeats what is wrong in etcd.
+	remindEvery = time.Minute
 )
 
 // Keeper checks the topic's identity once a second and whenever somebody doubts it.
@@ -70,6 +74,7 @@ type Keeper struct {
 	past          map[[16]byte]bool // ids that the topic had before: they never come back
 	disagreeSince time.Time
 	failing       bool
+	etcdSaid      time.Time // when etcdErr was logged
 }
 
 // New returns a keeper that starts from v.
@@ -126,13 +131,17 @@ func (k *Keeper) Health() (error, time.Time) {
 	if k.err != nil {
 		return k.err, k.errSince
 	}
-	if k.etcdErr != nil {
-		return k.etcdErr, time.Time{}
-	}
 	if k.began.IsZero() {
 		return errors.New("the topic was not checked yet"), time.Time{}
 	}
 	return nil, time.Time{}
+}
+
+// Described says what is wrong with etcd's description of the topic, nil for nothing.
+func (k *Keeper) Described() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.etcdErr
 }
 
 // Run checks until ctx ends.
@@ -140,16 +149,19 @@ func (k *Keeper) Run(ctx context.Context) {
 	t := time.NewTicker(k.cfg.Every)
 	defer t.Stop()
 	for {
-		last := time.Now()
+		began := time.Now()
 		k.check(ctx)
+		checked := time.Now()
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.C:
 		case <-k.poke:
 		}
-		// The wall clock counts too: the other one stands still while a machine sleeps.
-		if slept := max(time.Since(last), time.Now().Round(0).Sub(last.Round(0))); slept > k.cfg.Every+time.Second {
+		// A check may take its time, but not the machine: the monotonic clock stands still while it sleeps, and
+		// the wall clock does not.
+		slept := max(time.Since(checked), wallSince(checked), checked.Round(0).Sub(began.Round(0))-checked.Sub(began))
+		if slept > k.cfg.Every+time.Second {
 			k.log.Info("this process did not run for a while; checking the topic before anything else", zap.Duration("paused", slept))
 			k.mu.Lock()
 			k.began = time.Time{}
@@ -157,6 +169,8 @@ func (k *Keeper) Run(ctx context.Context) {
 		}
 	}
 }
+
+func wallSince(t time.Time) time.Duration { return time.Now().Round(0).Sub(t.Round(0)) }
 
 // check asks Kafka once and acts on the answer.
 func (k *Keeper) check(ctx context.Context) {
@@ -252,8 +266,10 @@ func (k *Keeper) reconcile(ctx context.Context, v View) {
 	incarnation := k.cfg.Incarnation()
 	switch {
 	case seen == nil:
-		k.log.Info("etcd does not describe the topic; writing it again")
-		_, err = k.ensure(ctx, v.describe(k.cfg.Group, k.cfg.Partitioner, incarnation))
+		// The key is absent, or there and malformed: then the directory writes nothing and says so.
+		if _, err = k.ensure(ctx, v.describe(k.cfg.Group, k.cfg.Partitioner, incarnation)); err == nil {
+			k.log.Info("etcd did not describe the topic; it does again")
+		}
 	default:
 		if err = settings(k.cfg.Key, *seen, k.cfg.Group, k.cfg.Partitioner); err != nil {
 			break
@@ -263,12 +279,26 @@ func (k *Keeper) reconcile(ctx context.Context, v View) {
 		}
 		err = k.mend(ctx, v, *seen, incarnation)
 	}
-	k.mu.Lock()
-	if err != nil && (k.etcdErr == nil || k.etcdErr.Error() != err.Error()) && ctx.Err() == nil {
-		k.log.Warn("etcd's description of the topic is not what it should be", zap.Error(err))
+	if ctx.Err() == nil {
+		k.noteDescribed(err)
 	}
+}
+
+// noteDescribed keeps what is wrong with etcd's description of the topic. Trouble that goes on is said once a
+// minute: only a person may be able to end it.
+func (k *Keeper) noteDescribed(err error) {
+	k.mu.Lock()
+	changed := err != nil && (k.etcdErr == nil || k.etcdErr.Error() != err.Error())
+	mended := err == nil && k.etcdErr != nil
 	k.etcdErr = err
 	k.mu.Unlock()
+	switch {
+	case mended:
+		k.log.Info("etcd's description of the topic is as it should be again")
+	case err != nil && (changed || time.Since(k.etcdSaid) >= remindEvery):
+		k.etcdSaid = time.Now()
+		k.log.Warn("etcd's description of the topic is not what it should be", zap.String("key", k.cfg.Key), zap.Error(err))
+	}
 }
 
 // mayMend reports whether this node can prove that it knows better than etcd.

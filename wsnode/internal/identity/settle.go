@@ -15,6 +15,10 @@ const (
 	// believes it, settleEvery apart.
 	settleChecks = 3
 	settleEvery  = time.Second
+	// missingTries is how often Kafka must say that the topic is missing: a broker that just started may not
+	// have heard of it yet.
+	missingTries = 4
+	missingEvery = 100 * time.Millisecond
 )
 
 // Settle is the start of a node: it compares what Kafka says with what etcd says, writes etcd's description if
@@ -27,11 +31,10 @@ func Settle(ctx context.Context, cfg Config, living func() int) (View, int64, er
 	if cfg.Logger == nil {
 		cfg.Logger = zap.NewNop()
 	}
-	id, partitions, err := cfg.Topic(ctx)
+	v, err := askUntilTold(ctx, cfg)
 	if err != nil {
-		return View{}, 0, fmt.Errorf("ask kafka for the topic: %w", err)
+		return View{}, 0, err
 	}
-	v := View{ID: id, Partitions: partitions}
 	for check := 0; ; check++ {
 		cur, err := cfg.Directory.EnsureTopic(ctx, v.describe(cfg.Group, cfg.Partitioner, 1))
 		if err != nil {
@@ -70,15 +73,55 @@ func Settle(ctx context.Context, cfg Config, living func() int) (View, int64, er
 		}
 		cfg.Logger.Info("etcd names another topic id than Kafka; asking again", zap.String("etcd", cur.TopicID),
 			zap.String("kafka", directory.FormatTopicID(v.ID)))
-		t := time.NewTimer(settleEvery)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-			return View{}, 0, context.Cause(ctx)
+		if err := pause(ctx, settleEvery); err != nil {
+			return View{}, 0, err
 		}
-		if v.ID, v.Partitions, err = cfg.Topic(ctx); err != nil {
-			return View{}, 0, fmt.Errorf("ask kafka for the topic: %w", err)
+		if v, err = askUntilTold(ctx, cfg); err != nil {
+			return View{}, 0, err
 		}
+	}
+}
+
+// askUntilTold asks Kafka for the topic and waits while it does not answer, until ctx ends. A topic that does
+// not exist is an error.
+func askUntilTold(ctx context.Context, cfg Config) (View, error) {
+	missing, said := 0, false
+	for {
+		ask, cancel := context.WithTimeout(ctx, checkTimeout)
+		id, partitions, err := cfg.Topic(ask)
+		cancel()
+		switch {
+		case err == nil:
+			return View{ID: id, Partitions: partitions}, nil
+		case ctx.Err() != nil:
+			return View{}, fmt.Errorf("ask kafka for the topic: %w", context.Cause(ctx))
+		case cfg.Missing != nil && cfg.Missing(err):
+			if missing++; missing == missingTries {
+				return View{}, fmt.Errorf("%w: create it first (pointsman never creates topics)", err)
+			}
+			err = pause(ctx, missingEvery)
+		default:
+			missing = 0
+			if !said {
+				said = true
+				cfg.Logger.Warn("kafka does not answer, waiting for it", zap.Error(err))
+			}
+			err = pause(ctx, settleEvery)
+		}
+		if err != nil {
+			return View{}, fmt.Errorf("ask kafka for the topic: %w", err)
+		}
+	}
+}
+
+// pause waits; its error says why ctx ended before.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
