@@ -187,7 +187,7 @@ func (m *Map) Watch(ctx context.Context, changed func(*Picture)) error {
 	}
 	defer leave()
 	var pic *Picture
-	return m.follow(ctx, nil, func(c change) {
+	return m.follow(ctx, nil, nil, func(c change) {
 		m.noteTopic(c.events)
 		old := pic
 		if old == nil {

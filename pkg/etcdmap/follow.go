@@ -51,13 +51,14 @@ type follower struct {
 	m      *Map
 	mirror *mirror
 	sink   func(change)
+	known  func() int64    // the newest revision that the sink has heard of by other ways; may be nil
 	doubt  <-chan struct{} // someone found the map to be otherwise than the sink was told; may be nil
 	label  int
 }
 
 // follow blocks until ctx ends and returns its cause.
-func (m *Map) follow(ctx context.Context, doubt <-chan struct{}, sink func(change)) error {
-	f := &follower{m: m, mirror: newMirror(), sink: sink, doubt: doubt, label: int(m.labels.Add(1))}
+func (m *Map) follow(ctx context.Context, doubt <-chan struct{}, known func() int64, sink func(change)) error {
+	f := &follower{m: m, mirror: newMirror(), sink: sink, doubt: doubt, known: known, label: int(m.labels.Add(1))}
 	why, delay := causeStart, time.Duration(0)
 	for {
 		if !pause(ctx, delay) || !f.list(ctx, why) {
@@ -98,12 +99,13 @@ func (f *follower) list(ctx context.Context, why cause) bool {
 	delay := firstRetry
 	for {
 		var snap snapshot
+		known := f.newest() // whoever answers later in the same history knows it, too
 		err := f.m.try(ctx, reading, func(ctx context.Context) (err error) {
 			snap, err = f.m.store.list(ctx)
 			return err
 		})
 		if err == nil {
-			f.listed(snap, why)
+			f.listed(snap, why, known)
 			return true
 		}
 		if !pause(ctx, delay) {
@@ -113,9 +115,18 @@ func (f *follower) list(ctx context.Context, why cause) bool {
 	}
 }
 
-func (f *follower) listed(snap snapshot, why cause) {
+// newest is the newest revision that is known of. A transaction's answer may be ahead of the watch: an etcd that is
+// restored just then can look like the mirror's past, and only the answer tells.
+func (f *follower) newest() int64 {
+	if f.known == nil {
+		return f.mirror.revision
+	}
+	return max(f.mirror.revision, f.known())
+}
+
+func (f *follower) listed(snap snapshot, why cause, known int64) {
 	f.m.stats.lists.Add(1)
-	isForeign := f.mirror.foreign(snap)
+	isForeign := f.mirror.foreign(snap) || f.mirror.listed && snap.revision < known
 	if isForeign {
 		f.m.stats.wipes.Add(1)
 		f.m.notices.warn("etcd was emptied, restored or replaced, taking its map as it is now",
@@ -181,6 +192,7 @@ func (f *follower) watch(ctx context.Context) (cause, error) {
 			}
 			probing = true
 			a := answer{question: f.mirror.ask()}
+			a.question.revision = f.newest()
 			watching := created
 			probes.Go(func() {
 				a.probe, a.err = f.probe(ctx, a.question)

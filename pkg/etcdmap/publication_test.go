@@ -1,6 +1,7 @@
 package etcdmap
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -339,4 +340,34 @@ func TestTopicIsRestored(t *testing.T) {
 			t.Errorf("%s: the topic is under lease %d", name, l)
 		}
 	}
+}
+
+// A transaction's answer can be ahead of the watch. An etcd that is restored just then, and has caught up with what the
+// watch knew, looks like the past to whoever knows only that.
+func TestListBehindATransactionsAnswerIsAnotherHistory(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		b.put(testKeys.Claim(0), claimValue("a", 1), 0)
+		snap, err := b.list(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		known := snap.revision
+		var heard []change
+		f := &follower{
+			m: b.m, mirror: newMirror(), sink: func(c change) { heard = append(heard, c) },
+			known: func() int64 { return known },
+		}
+		f.list(context.Background(), causeStart)
+		f.list(context.Background(), causePeriodic)
+		known = snap.revision + 1 // a transaction was answered with the next revision
+		if got := f.newest(); got != known {
+			t.Errorf("newest known revision %d, want %d", got, known)
+		}
+		f.list(context.Background(), causePeriodic) // and yet etcd is where the watch was
+		for i, want := range []bool{false, false, true} {
+			if heard[i].foreign != want {
+				t.Errorf("list %d: another history %v, want %v", i, heard[i].foreign, want)
+			}
+		}
+	})
 }

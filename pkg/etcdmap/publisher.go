@@ -92,6 +92,13 @@ func (p *Publisher) DropClaim(part int32) {
 	p.change(func(pub *publication) { pub.dropClaim(part) })
 }
 
+// newest is the newest revision that the publication knows of.
+func (p *Publisher) newest() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.pub.mirror.revision
+}
+
 func (p *Publisher) change(f func(*publication)) {
 	p.mu.Lock()
 	f(p.pub)
@@ -130,7 +137,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 	defer owned.Wait()
 	defer cancel()
 	owned.Go(func() {
-		_ = p.m.follow(ctx, p.doubt, func(c change) { // ends with ctx only
+		_ = p.m.follow(ctx, p.doubt, p.newest, func(c change) { // ends with ctx only
 			p.m.noteTopic(c.events)
 			p.change(func(pub *publication) { pub.observe(c) })
 		})
