@@ -19,6 +19,8 @@ func TestJoinDrainKillFreeze(t *testing.T) { scenario.JoinDrainKillFreeze(t) }
 
 func TestSlowClient(t *testing.T) { scenario.SlowClient(t) }
 
+func TestSlowClientIsChecked(t *testing.T) { scenario.SlowClientIsChecked(t) }
+
 func TestAllNodesDownSocketsStay(t *testing.T) { scenario.AllNodesDownSocketsStay(t) }
 
 func TestRouterStartsFirst(t *testing.T) { scenario.RouterStartsFirst(t) }

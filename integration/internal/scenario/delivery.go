@@ -72,45 +72,6 @@ type kindOnly struct {
 
 func (k kindOnly) Kind() stack.Kind { return k.kind }
 
-// SlowClient does not read for a while: it stays connected, nobody else notices, memory stays bounded, and it gets
-// everything when it reads again.
-func SlowClient(t testing.TB) {
-	w := begin(t, stack.Options{Routers: 1, Nodes: 2})
-	clients := keys("client", size(w, 50, 300))
-	w.connect(clients, load.Options{})
-	slow := w.client(0, load.Options{Key: "slow", ReadBuffer: 256 << 10})
-	probe, err := load.StartProbe(w.Kafka(), w.Topic())
-	w.must(err)
-	t.Cleanup(probe.Close)
-	w.produce(clients, size(w, 200.0, 600.0), 128)
-	// Some megabytes in all, above every socket buffer on the way and above the session's window.
-	w.produce([]string{"slow"}, size(w, 200.0, 100.0), 8<<10)
-	w.must(w.settled(30 * time.Second))
-
-	window := size(w, time.Second, 6*time.Second)
-	marks := []time.Time{time.Now()}
-	mark := func() {
-		w.at(marks[len(marks)-1], window)
-		marks = append(marks, time.Now())
-	}
-	mark()
-	mark() // two windows before
-	before := w.memory()
-	slow.StopReading()
-	for range 5 {
-		mark()
-	}
-	w.must(w.settled(30 * time.Second)) // the others
-	after := w.memory()
-	if ended := slow.History().Sessions[0].Ended; ended != nil {
-		t.Errorf("the slow client was closed with %d %q", ended.Code, ended.Reason)
-	}
-	slow.ReadAgain()
-	w.finish()
-	w.compareMemory(before, after)
-	w.compareDelays(probe, marks)
-}
-
 // busy is how much later than before records may reach a plain consumer while the product is judged.
 const busy = 5 * time.Millisecond
 

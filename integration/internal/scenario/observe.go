@@ -104,9 +104,9 @@ func resident(pid int) (int64, bool) {
 	return 0, false
 }
 
-// growth is what a process may gain while one client does not read: the node's ring fills up to its budget, the
-// session's window to its own, and the garbage collector may double what lives.
-const growth = 160 << 20
+// growth is what a process may gain while one client does not read, with what the garbage collector may add to it. It
+// is less than what is produced for that client meanwhile over processes.
+const growth = 48 << 20
 
 func (w *world) compareMemory(before, after map[string]int64) {
 	w.t.Helper()
@@ -126,6 +126,9 @@ type vars struct {
 	Partitions []struct {
 		Partition int32 `json:"partition"`
 		Streams   int   `json:"streams"`
+		Behind    int   `json:"behind"`
+		Head      int64 `json:"head"`
+		Lowest    int64 `json:"lowest"`
 	} `json:"partitions"`
 }
 
