@@ -9,9 +9,9 @@ import (
 // TestEveryPromiseIsKept plays the first schedules; make simulate plays thousands. It also looks whether they
 // consist of something.
 func TestEveryPromiseIsKept(t *testing.T) {
-	seeds := 400
+	seeds := 250
 	if testing.Short() {
-		seeds = 150
+		seeds = 100
 	}
 	var sum Stats
 	for seed := range seeds {
@@ -39,7 +39,7 @@ func TestEveryPromiseIsKept(t *testing.T) {
 // TestRunCanBeHadAgain compares two runs of a seed to the last event: nothing but the seed may decide anything, or a
 // violation could not be explained.
 func TestRunCanBeHadAgain(t *testing.T) {
-	for seed := range uint64(20) {
+	for seed := range uint64(40) {
 		first, second := newWorld(Options{Seed: seed, Timeline: true}), newWorld(Options{Seed: seed, Timeline: true})
 		first.play()
 		second.play()

@@ -129,7 +129,8 @@ func (c *Core) Raised(n int64) {
 	c.raise, c.raising = false, false
 	c.incarnation = max(c.incarnation, n)
 	c.highestIn = c.incarnation
-	for p, cl := range c.claims {
+	for _, p := range slices.Sorted(maps.Keys(c.claims)) {
+		cl := c.claims[p]
 		cl.incarnation, cl.winner = c.incarnation, nil
 		c.publish(p, cl)
 	}
