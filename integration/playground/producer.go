@@ -44,6 +44,7 @@ const (
 
 func newProducer(brokers []string, topic string, keys []string, rate float64) (*producer, error) {
 	client, err := kgo.NewClient(
+		kgo.AlwaysRetryEOF(), // a broker that stops while it is greeted is not one that wants TLS
 		kgo.SeedBrokers(brokers...),
 		kgo.DefaultProduceTopic(topic),
 		kgo.ProducerLinger(0),

@@ -29,7 +29,7 @@ type arrival struct {
 
 // StartProbe reads a topic from its end on until Close.
 func StartProbe(brokers []string, topic string) (*Probe, error) {
-	cl, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.ConsumeTopics(topic), kgo.ConsumeStartOffset(kgo.NewOffset().AtEnd()))
+	cl, err := kgo.NewClient(kgo.AlwaysRetryEOF(), kgo.SeedBrokers(brokers...), kgo.ConsumeTopics(topic), kgo.ConsumeStartOffset(kgo.NewOffset().AtEnd()))
 	if err != nil {
 		return nil, fmt.Errorf("start a probe: %w", err)
 	}

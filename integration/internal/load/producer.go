@@ -35,6 +35,7 @@ func NewProducer(brokers []string, topic string, more ...kgo.Opt) (*Producer, er
 		kgo.ProducerBatchCompression(kgo.NoCompression()),
 		// A record that must wait for a broker's return is late, not lost.
 		kgo.RecordRetries(1 << 30),
+		kgo.AlwaysRetryEOF(), // a broker that stops while it is greeted is not one that wants TLS
 	}, more...)
 	cl, err := kgo.NewClient(opts...)
 	if err != nil {

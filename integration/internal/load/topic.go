@@ -20,7 +20,7 @@ const silentAfter = 3 * time.Second
 // ReadTopic reads a whole topic, committed records only, up to the last stable offset that each partition has now.
 // It uses another Kafka client than the product does.
 func ReadTopic(ctx context.Context, brokers []string, topic string) (*checker.Truth, error) {
-	probe, err := kgo.NewClient(kgo.SeedBrokers(brokers...))
+	probe, err := kgo.NewClient(kgo.AlwaysRetryEOF(), kgo.SeedBrokers(brokers...))
 	if err != nil {
 		return nil, fmt.Errorf("read topic: %w", err)
 	}
@@ -39,6 +39,7 @@ func ReadTopic(ctx context.Context, brokers []string, topic string) (*checker.Tr
 		return checker.NewTruth(parts), nil
 	}
 	cl, err := kgo.NewClient(
+		kgo.AlwaysRetryEOF(),
 		kgo.SeedBrokers(brokers...),
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: from}),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
@@ -155,7 +156,7 @@ func bounds(ctx context.Context, cl *kgo.Client, topic string) (map[int32]*check
 
 // DeleteRecords removes what is below the given offsets from the log's start.
 func DeleteRecords(ctx context.Context, brokers []string, topic string, before map[int32]int64) error {
-	cl, err := kgo.NewClient(kgo.SeedBrokers(brokers...))
+	cl, err := kgo.NewClient(kgo.AlwaysRetryEOF(), kgo.SeedBrokers(brokers...))
 	if err != nil {
 		return fmt.Errorf("delete records: %w", err)
 	}

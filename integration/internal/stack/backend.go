@@ -175,7 +175,7 @@ func (e external) close() error                     { return nil }
 // ensureTopic creates the topic unless it exists, and returns how many partitions it has.
 func ensureTopic(ctx context.Context, brokers []string, o Options) (int32, error) {
 	topic := o.Topic
-	client, err := kgo.NewClient(kgo.SeedBrokers(brokers...))
+	client, err := kgo.NewClient(kgo.AlwaysRetryEOF(), kgo.SeedBrokers(brokers...))
 	if err != nil {
 		return 0, fmt.Errorf("create topic %s: %w", topic, err)
 	}
