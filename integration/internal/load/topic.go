@@ -13,81 +13,131 @@ import (
 	"github.com/pointsmanhq/pointsman/integration/internal/checker"
 )
 
-// silentAfter ends the reading of a topic whose last offsets are all invisible: an open transaction with aborted
-// records in front of it is the only such end.
-const silentAfter = 3 * time.Second
+// piece is how much of a partition is fetched at once.
+const piece = 8 << 20
 
 // ReadTopic reads a whole topic, committed records only, up to the last stable offset that each partition has now.
-// It uses another Kafka client than the product does.
+// It uses another Kafka client than the product does, and believes nothing but the log: it ends where each partition's
+// batches end, however long that takes.
 func ReadTopic(ctx context.Context, brokers []string, topic string) (*checker.Truth, error) {
-	probe, err := kgo.NewClient(kgo.AlwaysRetryEOF(), kgo.SeedBrokers(brokers...))
-	if err != nil {
-		return nil, fmt.Errorf("read topic: %w", err)
-	}
-	defer probe.Close()
-	parts, err := bounds(ctx, probe, topic)
-	if err != nil {
-		return nil, fmt.Errorf("read topic %s: %w", topic, err)
-	}
-	from := make(map[int32]kgo.Offset)
-	for p, b := range parts {
-		if b.End > b.Start {
-			from[p] = kgo.NewOffset().At(b.Start)
-		}
-	}
-	if len(from) == 0 {
-		return checker.NewTruth(parts), nil
-	}
-	cl, err := kgo.NewClient(
-		kgo.AlwaysRetryEOF(),
-		kgo.SeedBrokers(brokers...),
-		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: from}),
-		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
-		kgo.KeepControlRecords(), // a log often ends with a marker
-		kgo.FetchMaxWait(200*time.Millisecond),
-	)
+	cl, err := kgo.NewClient(kgo.AlwaysRetryEOF(), kgo.SeedBrokers(brokers...), kgo.MaxDecompressBatchBytes(1<<30))
 	if err != nil {
 		return nil, fmt.Errorf("read topic: %w", err)
 	}
 	defer cl.Close()
-	if err := drainTopic(ctx, cl, parts, len(from)); err != nil {
+	parts, err := bounds(ctx, cl, topic)
+	if err != nil {
 		return nil, fmt.Errorf("read topic %s: %w", topic, err)
+	}
+	if len(parts) == 0 {
+		return nil, fmt.Errorf("read topic %s: it has no partitions", topic)
+	}
+	for id, part := range parts {
+		if err := readPartition(ctx, cl, topic, id, part); err != nil {
+			return nil, fmt.Errorf("read topic %s: partition %d: %w", topic, id, err)
+		}
 	}
 	return checker.NewTruth(parts), nil
 }
 
-func drainTopic(ctx context.Context, cl *kgo.Client, parts map[int32]*checker.Partition, unread int) error {
-	ended := make(map[int32]bool)
-	for unread > 0 {
-		wait, cancel := context.WithTimeout(ctx, silentAfter)
-		fetches := cl.PollFetches(wait)
-		silent := wait.Err() != nil && ctx.Err() == nil
-		cancel()
-		if ctx.Err() != nil {
-			return fmt.Errorf("%d partitions not read to their end: %w", unread, context.Cause(ctx))
+// readPartition fills in the records between a partition's start and end.
+func readPartition(ctx context.Context, cl *kgo.Client, topic string, id int32, part *checker.Partition) error {
+	decompress := kgo.DefaultDecompressor()
+	for next, failures := part.Start, 0; next < part.End; {
+		got, err := fetchPiece(ctx, cl, topic, id, next)
+		if err == nil {
+			err = kerr.ErrorForCode(got.ErrorCode)
 		}
-		if silent {
-			return nil
-		}
-		for _, e := range fetches.Errors() {
-			if !kerr.IsRetriable(e.Err) && !errors.Is(e.Err, context.DeadlineExceeded) {
-				return fmt.Errorf("partition %d: %w", e.Partition, e.Err)
+		switch {
+		case ctx.Err() != nil:
+			return fmt.Errorf("read up to %d of %d: %w", next, part.End, context.Cause(ctx))
+		case err != nil && failures < 100 && (kerr.IsRetriable(err) || kgo.IsRetryableBrokerErr(err)):
+			failures++ // a leader that moves or restarts
+			if err := wait(ctx, 50*time.Millisecond); err != nil {
+				return err
 			}
+			continue
+		case err != nil:
+			return fmt.Errorf("read up to %d of %d: %w", next, part.End, err)
 		}
-		fetches.EachRecord(func(r *kgo.Record) {
-			part := parts[r.Partition]
-			if r.Offset < part.End && !r.Attrs.IsControl() {
+		fetched, after := kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{
+			Offset: next, IsolationLevel: kgo.ReadCommitted(), Topic: topic, Partition: id,
+		}, got, decompress, nil)
+		if fetched.Err != nil {
+			return fmt.Errorf("at %d: %w", next, fetched.Err)
+		}
+		for _, r := range fetched.Records {
+			if r.Offset < part.End {
 				part.Records = append(part.Records, checker.TopicRecord{
 					Offset: r.Offset, Timestamp: r.Timestamp.UnixMilli(), Key: string(r.Key), Sum: sumRecord(r),
 				})
 			}
-			if r.Offset >= part.End-1 && !ended[r.Partition] {
-				ended[r.Partition] = true
-				unread--
-			}
-		})
+		}
+		next = after
 	}
 	return nil
+}
+
+// fetchPiece asks the leader of a partition for what it holds from an offset on.
+func fetchPiece(ctx context.Context, cl *kgo.Client, topic string, id int32, from int64) (*kmsg.FetchResponseTopicPartition, error) {
+	meta := kmsg.NewPtrMetadataRequest()
+	mt := kmsg.NewMetadataRequestTopic()
+	mt.Topic = kmsg.StringPtr(topic)
+	meta.Topics = append(meta.Topics, mt)
+	where, err := meta.RequestWith(ctx, cl)
+	if err != nil {
+		return nil, fmt.Errorf("metadata: %w", err)
+	}
+	leader, topicID := int32(-1), [16]byte{}
+	for _, t := range where.Topics {
+		topicID = t.TopicID
+		for _, p := range t.Partitions {
+			if p.Partition == id {
+				leader = p.Leader
+			}
+		}
+	}
+	if leader < 0 {
+		return nil, kerr.LeaderNotAvailable
+	}
+	req := kmsg.NewPtrFetchRequest()
+	req.MaxWaitMillis, req.MinBytes, req.MaxBytes, req.IsolationLevel = 500, 1, piece, 1
+	rt := kmsg.NewFetchRequestTopic()
+	rt.Topic, rt.TopicID = topic, topicID
+	rp := kmsg.NewFetchRequestTopicPartition()
+	rp.Partition, rp.FetchOffset, rp.PartitionMaxBytes, rp.CurrentLeaderEpoch = id, from, piece, -1
+	rt.Partitions = append(rt.Partitions, rp)
+	req.Topics = append(req.Topics, rt)
+	resp, err := cl.Broker(int(leader)).RetriableRequest(ctx, req)
+	if err != nil {
+		return nil, fmt.Errorf("fetch: %w", err)
+	}
+	answer, ok := resp.(*kmsg.FetchResponse)
+	if !ok {
+		return nil, fmt.Errorf("fetch: answered with %T", resp)
+	}
+	if err := kerr.ErrorForCode(answer.ErrorCode); err != nil {
+		return nil, fmt.Errorf("fetch: %w", err)
+	}
+	for _, t := range answer.Topics {
+		for i := range t.Partitions {
+			if t.Partitions[i].Partition == id {
+				return &t.Partitions[i], nil
+			}
+		}
+	}
+	return nil, errors.New("fetch: the answer lacks the partition")
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 func sumRecord(r *kgo.Record) uint32 {
