@@ -3,6 +3,7 @@ package runner
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -24,6 +25,12 @@ const (
 	tickMost = 100 * time.Millisecond
 	// statusEvery is how often a loop's numbers are refreshed; they cost a pass over the streams behind.
 	statusEvery = 500 * time.Millisecond
+	// greetWait is how long requests of routers wait for a check of the topic's identity when the last one is old: a
+	// process that was frozen would otherwise go on in the name of a topic that may be gone. While Kafka is away no
+	// check comes, and routers are served all the same.
+	greetWait = time.Second
+	// waitingMost bounds the requests that wait for that.
+	waitingMost = 4 * inboxSize
 	askFirst    = 50 * time.Millisecond
 	askMost     = 2 * time.Second
 )
@@ -102,6 +109,10 @@ type loop struct {
 	timing    bool      // a helper works on times
 	held      []message // wait for the topic's identity to be verified; one of each kind at most
 	doubt     time.Time // data that came before is admitted only if a check began after this moment
+	waiting   []message // requests of routers that wait for a check, and what came after them
+	waitUntil time.Time // they are served then in any case
+	inVain    time.Time // the last good check when that happened
+	waited    bool      // inVain is set
 	nextTick  time.Time
 	statusAt  time.Time
 	admitted  int64 // offsets below were counted by Config.Admitted
@@ -153,9 +164,10 @@ func (lp *loop) run() {
 		var verified <-chan struct{}
 		if len(lp.held) == 0 {
 			live = lp.live
-		} else {
+		}
+		if len(lp.held) > 0 || len(lp.waiting) > 0 {
 			_, verified = lp.r.cfg.Identity.Verified()
-			if lp.heldReady() { // verified between the last look and this one
+			if lp.heldReady() || len(lp.waiting) > 0 && lp.fresh() { // verified between the last look and this one
 				closed := make(chan struct{})
 				close(closed)
 				verified = closed
@@ -177,10 +189,11 @@ func (lp *loop) run() {
 			return
 		}
 		lp.drainInbox(drainMost)
+		lp.serveWaiting()
 		lp.admitHeld()
 		lp.tick()
 		lp.flush()
-		if lp.core.Idle(lp.now) && lp.r.retire(lp) {
+		if len(lp.waiting) == 0 && lp.core.Idle(lp.now) && lp.r.retire(lp) {
 			return
 		}
 		timer.Reset(max(0, lp.nextTick.Sub(lp.now)))
@@ -209,6 +222,9 @@ func (lp *loop) tick() {
 	} else if limit := lp.now.Add(tickMost); len(lp.links) > 0 && lp.nextTick.After(limit) {
 		lp.nextTick = limit // what happened may have made something due earlier
 	}
+	if len(lp.waiting) > 0 && lp.nextTick.After(lp.waitUntil) {
+		lp.nextTick = lp.waitUntil
+	}
 	if lp.now.Sub(lp.statusAt) >= statusEvery {
 		lp.statusAt = lp.now
 		lp.publish()
@@ -230,13 +246,14 @@ func (lp *loop) flush() {
 
 func (lp *loop) handle(m message) {
 	switch m.kind {
-	case fromLink:
-		lp.fromLink(m.link, m.events)
+	case fromLink, linkGone:
+		if lp.mustWait(m) {
+			lp.waiting = append(lp.waiting, m)
+			return
+		}
+		lp.serve(m)
 	case writable:
 		lp.core.LinkWritable(lp.now, m.link.ID())
-	case linkGone:
-		lp.core.LinkGone(lp.now, m.link.ID())
-		delete(lp.links, m.link.ID())
 	case assign:
 		lp.assigned, lp.statusAt = true, time.Time{}
 		lp.core.Assign(lp.now, m.offset)
@@ -270,6 +287,66 @@ func (lp *loop) handle(m message) {
 	default:
 		lp.data(m)
 	}
+}
+
+// mustWait reports whether a router's requests wait for a check of the topic's identity. Those that come after ones
+// that wait do, too: requests of a link are handled in order.
+func (lp *loop) mustWait(m message) bool {
+	if len(lp.waiting) > 0 {
+		return true
+	}
+	if !slices.ContainsFunc(m.events, func(e Event) bool { return e.Kind == Attach }) || lp.fresh() {
+		return false
+	}
+	if began, _ := lp.r.cfg.Identity.Verified(); lp.waited && began.Equal(lp.inVain) {
+		return false // Kafka is away
+	}
+	lp.waitUntil = lp.now.Add(greetWait)
+	lp.r.cfg.Identity.Recheck()
+	return true
+}
+
+// serveWaiting serves the requests that wait once a check vouches for the topic, or none came in time.
+func (lp *loop) serveWaiting() {
+	if len(lp.waiting) == 0 {
+		return
+	}
+	switch {
+	case lp.fresh():
+		lp.drainInbox(-1) // as in admitHeld
+	case lp.now.Before(lp.waitUntil) && len(lp.waiting) < waitingMost:
+		return
+	default:
+		lp.inVain, _ = lp.r.cfg.Identity.Verified()
+		lp.waited = true
+	}
+	waiting := lp.waiting
+	lp.waiting = nil
+	for _, m := range waiting {
+		lp.serve(m)
+	}
+}
+
+// fresh reports whether the last good check of the topic's identity is recent enough to greet somebody.
+func (lp *loop) fresh() bool {
+	began, _ := lp.r.cfg.Identity.Verified()
+	return !began.IsZero() && age(began, lp.now) <= lp.r.cfg.TrustFor
+}
+
+// age is how old a check was at a moment. The monotonic clock stands still while the machine sleeps, the wall clock may
+// be set: the larger age counts.
+func age(began, at time.Time) time.Duration {
+	return max(at.Sub(began), at.Round(0).Sub(began.Round(0)))
+}
+
+// serve handles what a link asks, or its end.
+func (lp *loop) serve(m message) {
+	if m.kind == linkGone {
+		lp.core.LinkGone(lp.now, m.link.ID())
+		delete(lp.links, m.link.ID())
+		return
+	}
+	lp.fromLink(m.link, m.events)
 }
 
 func (lp *loop) fromLink(l Link, events []Event) {
@@ -335,9 +412,7 @@ func (lp *loop) trusted(m message) bool {
 	if failed := lp.failed.Load(); failed != nil && !began.After(*failed) {
 		return false
 	}
-	// The monotonic clock stands still while the machine sleeps, the wall clock may be set: the larger age counts.
-	age := max(m.arrived.Sub(began), m.arrived.Round(0).Sub(began.Round(0)))
-	return age <= lp.r.cfg.TrustFor
+	return age(began, m.arrived) <= lp.r.cfg.TrustFor
 }
 
 func (lp *loop) heldReady() bool { return len(lp.held) > 0 && lp.trusted(lp.held[0]) }

@@ -157,10 +157,46 @@ func TestRecordsWaitUntilTheTopicIsVouchedFor(t *testing.T) {
 		if b.id.rechecks() == 0 {
 			b.t.Error("nobody asked for a check")
 		}
-		b.r.Deliver(l, 0, []Event{attachEvent(0, 2, "other", latest)}) // routers are served meanwhile
-		b.expect(l, "attached 2 at 0")
 		b.id.verify()
 		b.expect(l, "record 0 to [1]")
+	})
+}
+
+func TestNobodyIsGreetedInTheNameOfATopicThatIsGone(t *testing.T) {
+	inBubble(t, false, func(b *bench) {
+		l, gone := &fakeLink{id: 1}, &fakeLink{id: 2}
+		b.attach(l, 0, 1, "k", latest)
+		b.id.verify()
+		b.expect(l, "attached 1 at 0")
+		<-time.After(10 * time.Second) // a freeze: the last check is old
+		b.r.Deliver(l, 0, []Event{attachEvent(0, 2, "other", latest)})
+		b.r.Deliver(l, 0, []Event{{Kind: Detach, Stream: 2}, attachEvent(0, 3, "other", latest)})
+		b.attach(gone, 0, 1, "k", latest)
+		b.r.Gone(gone, []int32{0})
+		b.expect(l)
+		if b.id.rechecks() == 0 {
+			b.t.Error("nobody asked for a check")
+		}
+		b.r.TopicChanged(topicB, 8)
+		b.id.verify()
+		b.expect(l, "closed 1 topic", "closed 2 topic", "closed 3 topic")
+		b.expect(gone, "closed 1 topic")
+	})
+}
+
+func TestRoutersAreServedWhileKafkaCannotBeAsked(t *testing.T) {
+	inBubble(t, false, func(b *bench) {
+		l := &fakeLink{id: 1}
+		b.attach(l, 0, 1, "k", latest)
+		b.id.verify()
+		b.expect(l, "attached 1 at 0")
+		<-time.After(10 * time.Second)
+		b.attach(l, 0, 2, "k", latest)
+		b.expect(l)
+		<-time.After(greetWait)
+		b.expect(l, "attached 2 at 0")
+		b.attach(l, 0, 3, "k", latest) // one wait is enough
+		b.expect(l, "attached 3 at 0")
 	})
 }
 
