@@ -16,8 +16,9 @@ import (
 
 const (
 	// stale is how long a reader may be out of touch before it asks again who the topic is: a process that was
-	// frozen must not go on in a topic that was recreated meanwhile.
-	stale = time.Second
+	// frozen must not go on in a topic that was recreated meanwhile. A fetch that waits hears of a deletion, so what
+	// counts is that no topic is deleted, created and filled beyond the old one's end in a shorter pause.
+	stale = 200 * time.Millisecond
 	// barrenLimit is how many answers without progress, although there is something to read, lead to a solo
 	// fetch, which always makes progress.
 	barrenLimit = 2
