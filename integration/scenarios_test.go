@@ -58,3 +58,9 @@ func TestBadRequests(t *testing.T) { scenario.BadRequests(t) }
 func TestRawSubprotocol(t *testing.T) { scenario.RawSubprotocol(t) }
 
 func TestStartPositions(t *testing.T) { scenario.StartPositions(t) }
+
+func TestRetentionOvertakesSlowClient(t *testing.T) { scenario.RetentionOvertakesSlowClient(t) }
+
+func TestRetentionOvertakesFrozenNode(t *testing.T) { scenario.RetentionOvertakesFrozenNode(t) }
+
+func TestTopicRecreated(t *testing.T) { scenario.TopicRecreated(t) }

@@ -129,6 +129,7 @@ type vars struct {
 		Behind    int   `json:"behind"`
 		Head      int64 `json:"head"`
 		Lowest    int64 `json:"lowest"`
+		RingLow   int64 `json:"ring_low"`
 	} `json:"partitions"`
 }
 
