@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"compress/gzip"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -120,4 +121,32 @@ func writeJSON(w http.ResponseWriter, code int, v any) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(code)
 	_, _ = w.Write(append(body, '\n'))
+}
+
+// compressAbove is the size from which an answer is worth compressing.
+const compressAbove = 8 << 10
+
+// Answer writes v as JSON on one line, compressed when it is large and the asker takes that.
+func Answer(w http.ResponseWriter, r *http.Request, code int, v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		writeText(w, http.StatusInternalServerError, fmt.Sprintf("encode: %v\n", err))
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	if len(body) < compressAbove || !strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+		w.WriteHeader(code)
+		_, _ = w.Write(append(body, '\n'))
+		return
+	}
+	w.Header().Set("Content-Encoding", "gzip")
+	w.WriteHeader(code)
+	z, err := gzip.NewWriterLevel(w, gzip.BestSpeed)
+	if err != nil {
+		return // the level is a constant that exists
+	}
+	_, _ = z.Write(body) // whoever does not read the answer does not get it
+	_ = z.Close()
 }

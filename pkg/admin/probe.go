@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -31,6 +32,54 @@ func Probe(ctx context.Context, addr, path string) error {
 		return fmt.Errorf("probe %s%s: %s: %s", addr, path, resp.Status, reasons)
 	}
 	return nil
+}
+
+// Get asks an admin server on addr, as Probe does, and reads its JSON answer, of at most limit bytes, into what into
+// points to. An answer other than 200 is an error with what the server says.
+func Get(ctx context.Context, addr, path string, limit int64, into any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+local(addr)+path, nil)
+	if err != nil {
+		return fmt.Errorf("ask %s: %w", addr, err)
+	}
+	req.Close = true // questions are rare; no connection waits for the next one
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return fmt.Errorf("ask: %w", err)
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
+	switch err = errors.Join(err, resp.Body.Close()); {
+	case err != nil:
+		return fmt.Errorf("ask %s%s: %w", addr, path, err)
+	case int64(len(body)) > limit:
+		return fmt.Errorf("ask %s%s: the answer has more than %d bytes", addr, path, limit)
+	case resp.StatusCode != http.StatusOK:
+		return &StatusError{Addr: addr, Code: resp.StatusCode, Text: reason(body)}
+	}
+	if err := json.Unmarshal(body, into); err != nil {
+		return fmt.Errorf("ask %s%s: the answer is not what this program expects (another program or version?): %w", addr, path, err)
+	}
+	return nil
+}
+
+// StatusError is an answer other than 200.
+type StatusError struct {
+	Addr string
+	Code int
+	Text string // what the server said
+}
+
+func (e *StatusError) Error() string { return fmt.Sprintf("%s says: %d %s", e.Addr, e.Code, e.Text) }
+
+// reason is the text of a refusal: the error of a JSON answer, else the first line.
+func reason(body []byte) string {
+	var said struct {
+		Error string `json:"error"`
+	}
+	if json.Unmarshal(body, &said) == nil && said.Error != "" {
+		return said.Error
+	}
+	line, _, _ := strings.Cut(strings.TrimSpace(string(body)), "\n")
+	return line[:min(len(line), 300)]
 }
 
 // local gives an address that can be dialled for one that was listened on.

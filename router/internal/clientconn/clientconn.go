@@ -152,6 +152,9 @@ func (c *Conn) attach(conn net.Conn) {
 	}
 }
 
+// Remote is the client's address, as the socket knows it.
+func (c *Conn) Remote() string { return c.tcp.RemoteAddr().String() }
+
 // SetOwner names who hears of the writer goroutine's progress; before the first Queue.
 func (c *Conn) SetOwner(o Owner) { c.owner = o }
 

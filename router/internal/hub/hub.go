@@ -66,6 +66,7 @@ type Hub struct {
 	open    atomic.Int64 // sessions
 	waiting atomic.Int64 // sessions without a serving stream, at the last look
 	queued  atomic.Int64 // bytes in outboxes, at the last look
+	moves   moves
 
 	strayMu sync.Mutex
 	strays  map[*clientconn.Conn]struct{} // guarded by strayMu; connections that are no session
@@ -167,6 +168,7 @@ func (h *Hub) Down(l *links.Link, reason string) {
 	old, next := h.put()
 	orphans := ln.streams.Down()
 	t := h.turn()
+	t.move = h.moves.begin(start, "link_down", old.Table, next.Table)
 	release := h.hold()
 	for _, o := range orphans {
 		s := o.Owner
@@ -179,8 +181,7 @@ func (h *Hub) Down(l *links.Link, reason string) {
 	}
 	h.reroute(t, old, next, "link_down")
 	release()
-	t.end()
-	h.cfg.Metrics.Moves.Observe(time.Since(start).Seconds())
+	h.moved(t, start)
 	if n := len(orphans); n > 0 {
 		h.log.Info("streams moved from a dead link", zap.String("node", l.Node), zap.Int("streams", n),
 			zap.Duration("took", time.Since(start)))
@@ -196,11 +197,20 @@ func (h *Hub) rebuild(cause string) {
 	start := time.Now()
 	old, next := h.put()
 	t := h.turn()
+	t.move = h.moves.begin(start, cause, old.Table, next.Table)
 	release := h.hold()
 	h.reroute(t, old, next, cause)
 	release()
+	h.moved(t, start)
+}
+
+// moved ends the turn in which all concerned sessions were told of a new table.
+func (h *Hub) moved(t *turn, start time.Time) {
+	mv := t.move
 	t.end()
-	h.cfg.Metrics.Moves.Observe(time.Since(start).Seconds())
+	took := time.Since(start)
+	h.cfg.Metrics.Moves.Observe(took.Seconds())
+	h.moves.end(mv, took)
 }
 
 // put builds the next table and stores it. The caller holds change.

@@ -31,6 +31,7 @@ type Session struct {
 	key     []byte
 	keyHash uint64
 	raw     bool
+	since   time.Time
 
 	place        int // guarded by the bucket's mu
 	pendingPlace int // guarded by the bucket's mu
@@ -46,6 +47,7 @@ type Session struct {
 	lost     session.LinkID // guarded by mu; a link that went down while a stream was attached to it
 	unpaid   int64          // guarded by mu; cost of records that were accepted and need no bytes
 	brokenAt int64          // guarded by mu; Unix nanoseconds since when no stream serves it, 0 while one does
+	outage   *move          // guarded by mu; in which that happened, nil for none
 	dirty    bool           // guarded by mu; some turn will flush it
 	full     bool           // guarded by mu; so much is queued that it should be flushed within the batch
 	pending  bool           // guarded by mu
@@ -102,7 +104,7 @@ func (h *Hub) Partition(key []byte) (int32, bool) {
 
 // Connect begins a session on a connection. Until Serve is called nothing that the client sends is seen.
 func (h *Hub) Connect(conn *clientconn.Conn, w Wish) (*Session, error) {
-	s := &Session{h: h, conn: conn, key: w.Key, keyHash: cursor.Hash(w.Key), raw: w.Raw, wish: &w}
+	s := &Session{h: h, conn: conn, key: w.Key, keyHash: cursor.Hash(w.Key), raw: w.Raw, since: time.Now(), wish: &w}
 	conn.SetOwner(s)
 	t := h.turn()
 	defer t.end()
@@ -171,6 +173,8 @@ func (s *Session) leave(t *turn) {
 	if s.finish {
 		s.core.Close()
 		s.lost, s.over = 0, true
+		s.outage.healed(0)
+		s.outage = nil
 	}
 	for s.lost != 0 {
 		l := s.lost
@@ -185,6 +189,9 @@ func (s *Session) route(t *turn, v *view, cause string) {
 	target := v.Route(s.part)
 	if target != s.target && cause != "" && target != 0 {
 		s.h.cfg.Metrics.Handovers.WithLabelValues(cause).Inc()
+		if t.move != nil {
+			t.move.sessions.Add(1)
+		}
 	}
 	s.target = target
 	s.core.Route(t.now, target)
@@ -195,7 +202,7 @@ func (s *Session) linkDown(t *turn, l session.LinkID, v *view) {
 	served := s.core.Primary() == l
 	s.core.LinkDown(t.now, l)
 	if served && s.core.Primary() == 0 && s.brokenAt == 0 {
-		s.brokenAt = t.now.UnixNano()
+		s.brokenAt, s.outage = t.now.UnixNano(), t.move.broke()
 	}
 	s.route(t, v, "link_down")
 }
@@ -203,8 +210,11 @@ func (s *Session) linkDown(t *turn, l session.LinkID, v *view) {
 // healed notes that a stream serves the session again.
 func (s *Session) healed(t *turn) {
 	if s.brokenAt != 0 {
-		s.h.cfg.Metrics.Pause.Observe(float64(t.now.UnixNano()-s.brokenAt) / 1e9)
+		pause := time.Duration(t.now.UnixNano() - s.brokenAt)
+		s.h.cfg.Metrics.Pause.Observe(pause.Seconds())
 		s.brokenAt = 0
+		s.outage.healed(pause)
+		s.outage = nil
 	}
 }
 

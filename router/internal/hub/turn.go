@@ -27,6 +27,7 @@ type turn struct {
 	nowMillis int64
 	dirty     []*Session
 	visit     []*Session
+	move      *move // the change of routes that this turn tells of, nil for none
 
 	scratch []byte // of control messages
 	cursor  []byte
@@ -66,6 +67,7 @@ func (h *Hub) turn() *turn {
 // end flushes the visited sessions and gives the turn back.
 func (t *turn) end() {
 	t.flush()
+	t.move = nil
 	clear(t.visit)
 	t.h.turns.Put(t)
 }

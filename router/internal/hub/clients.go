@@ -1,0 +1,75 @@
+package hub
+
+import (
+	"bytes"
+	"time"
+
+	"github.com/pointsmanhq/pointsman/proto/cursor"
+)
+
+// Client is one session of a key, for operators.
+type Client struct {
+	Remote    string    `json:"remote"`
+	Since     time.Time `json:"since"`
+	Protocol  string    `json:"protocol"`         // json or raw
+	Node      string    `json:"node,omitempty"`   // that serves it; empty while it waits
+	Moving    bool      `json:"moving,omitempty"` // a handover is under way
+	Cursor    string    `json:"cursor,omitempty"` // empty until it was greeted
+	Partition int32     `json:"partition"`
+	Next      int64     `json:"next"` // offset; everything below it was delivered
+	Greeted   bool      `json:"greeted"`
+	Lag       *int64    `json:"lag,omitempty"` // to the node's head; absent when the head is not known
+	Queued    int64     `json:"queued_bytes"`
+	Dropped   uint64    `json:"duplicates_dropped"`
+}
+
+// Clients lists up to most sessions of a key and says how many there are.
+func (h *Hub) Clients(key []byte, most int) (list []Client, total int) {
+	hash := cursor.Hash(key)
+	seen := map[*Session]bool{}
+	list = []Client{}
+	for _, b := range *h.buckets.Load() {
+		b.mu.Lock()
+		var found []*Session
+		for _, s := range b.sessions {
+			if s.keyHash == hash && bytes.Equal(s.key, key) {
+				found = append(found, s)
+			}
+		}
+		b.mu.Unlock()
+		for _, s := range found {
+			if seen[s] {
+				continue
+			}
+			seen[s] = true
+			total++
+			if len(list) < most {
+				list = append(list, h.client(s))
+			}
+		}
+	}
+	return list, total
+}
+
+func (h *Hub) client(s *Session) Client {
+	t := h.turn()
+	defer t.end()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.core.Status()
+	c := Client{
+		Remote: s.conn.Remote(), Since: s.since.UTC(), Protocol: "json", Moving: s.pending,
+		Partition: st.Partition, Greeted: st.Greeted, Queued: s.conn.Owed(), Dropped: st.Dropped,
+	}
+	if s.raw {
+		c.Protocol = "raw"
+	}
+	if p, next, ok := s.core.Cursor(); ok {
+		c.Partition, c.Next = p, next
+		c.Cursor = string(t.cursorOf(s, p, next))
+	}
+	if ln := h.lane(st.Primary); ln != nil {
+		c.Node = ln.link.Node
+	}
+	return c
+}
