@@ -408,7 +408,7 @@ func (n *Node) welcome() link.Welcome {
 
 func (n *Node) value(draining bool) directory.Node {
 	return directory.Node{
-		V: directory.Version, Instance: n.instance, Addr: n.Addr(), Admin: n.AdminAddr(), Started: n.started,
+		V: directory.Version, Instance: n.instance, Addr: n.Addr(), Admin: n.advertisedAdmin(), Started: n.started,
 		Version: n.cfg.Version, Zone: n.cfg.Zone, Draining: draining,
 	}
 }

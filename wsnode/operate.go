@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/pointsmanhq/pointsman/pkg/overview"
 	"github.com/pointsmanhq/pointsman/proto/directory"
 	"github.com/pointsmanhq/pointsman/wsnode/internal/partition"
 )
@@ -33,6 +34,7 @@ func (n *Node) operate() {
 	n.admin.Ready("claims", n.whenUp(n.claimsReady))
 	// Browsers send such a request for any page that asks them to.
 	n.admin.Handle("POST /drain", http.NewCrossOriginProtection().Handler(http.HandlerFunc(n.serveDrain)))
+	n.admin.HandleFunc("GET "+overview.Path, n.serveStatus)
 	n.admin.Vars("node", n.dumpNode)
 	n.admin.Vars("partitions", n.dumpPartitions)
 	n.admin.Vars("links", n.dumpLinks)

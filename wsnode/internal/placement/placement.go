@@ -4,6 +4,8 @@
 package placement
 
 import (
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -36,10 +38,24 @@ type Checker struct {
 	mismatched, keyless, checked atomic.Uint64
 	logged                       atomic.Int64 // when, in Unix nanoseconds
 	unlogged                     atomic.Uint64
+
+	mu    sync.Mutex
+	found map[int32]Finding // guarded by mu; by partition, so it is bounded
+}
+
+// Finding is the newest misplaced record of a partition.
+type Finding struct {
+	Partition int32
+	Offset    int64
+	At        time.Time // when it was read
+	Count     uint64    // misplaced records of this partition so far
+	LooksLike string    // the partitioner that puts its key there, "" for none that is known
 }
 
 // New returns a checker; SetLayout must be called before Check.
-func New(by partitioner.Partitioner, log *zap.Logger) *Checker { return &Checker{by: by, log: log} }
+func New(by partitioner.Partitioner, log *zap.Logger) *Checker {
+	return &Checker{by: by, log: log, found: map[int32]Finding{}}
+}
 
 // SetLayout says how many partitions there are, and were.
 func (c *Checker) SetLayout(partitions int32, growth []directory.Growth) {
@@ -67,6 +83,7 @@ func (c *Checker) Check(p int32, records []source.Record, now time.Time) {
 	if mismatched > 0 {
 		c.mismatched.Add(mismatched)
 		c.unlogged.Add(mismatched)
+		c.note(p, example, at.partitions, mismatched, now)
 		c.report(p, example.Offset, at.partitions, now)
 	}
 }
@@ -111,4 +128,36 @@ type Totals struct {
 // Totals returns the sums.
 func (c *Checker) Totals() Totals {
 	return Totals{Checked: c.checked.Load(), Mismatched: c.mismatched.Load(), Keyless: c.keyless.Load()}
+}
+
+func (c *Checker) note(p int32, r *source.Record, partitions int32, count uint64, now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.found[p] = Finding{
+		Partition: p, Offset: r.Offset, At: now, Count: c.found[p].Count + count, LooksLike: LooksLike(r.Key, p, partitions),
+	}
+}
+
+// LooksLike names the partitioner that puts a key into partition p, "" if none that is known does. With few partitions
+// it may be a coincidence; over several records it is not.
+func LooksLike(key []byte, p, partitions int32) string {
+	for _, name := range partitioner.Names() {
+		by, err := partitioner.New(name)
+		if err == nil && by.Partition(key, partitions) == p {
+			return name
+		}
+	}
+	return ""
+}
+
+// Findings lists the newest misplaced record of each of up to most partitions, the newest first.
+func (c *Checker) Findings(most int) []Finding {
+	c.mu.Lock()
+	all := make([]Finding, 0, len(c.found))
+	for _, f := range c.found {
+		all = append(all, f)
+	}
+	c.mu.Unlock()
+	slices.SortFunc(all, func(a, b Finding) int { return b.At.Compare(a.At) })
+	return all[:min(len(all), most)]
 }

@@ -85,3 +85,27 @@ func TestRecordsFromBeforeAGrowthBelongWhereTheyLie(t *testing.T) {
 		}
 	}
 }
+
+func TestFindingsNameThePartitionerThatTheProducerUses(t *testing.T) {
+	c, by, _ := checker(t)
+	crc, err := partitioner.New(partitioner.CRC32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.SetLayout(50, nil)
+	key, at := "foobar", time.Unix(100000, 0)
+	p := crc.Partition([]byte(key), 50)
+	if by.Partition([]byte(key), 50) == p {
+		t.Fatalf("%s lies in partition %d by both", key, p)
+	}
+	c.Check(p, []source.Record{record(key, 7, at), record(key, 8, at)}, at)
+	c.Check(p, []source.Record{record(key, 9, at)}, at.Add(time.Second))
+	c.Check(p+1, []source.Record{record("x", 3, at)}, at)
+	got := c.Findings(10)
+	if want := (Finding{Partition: p, Offset: 9, At: at.Add(time.Second), Count: 3, LooksLike: partitioner.CRC32}); len(got) != 2 || got[0] != want {
+		t.Errorf("got %+v, want first %+v", got, want)
+	}
+	if got := c.Findings(1); len(got) != 1 {
+		t.Errorf("got %d findings, want at most 1", len(got))
+	}
+}
