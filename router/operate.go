@@ -2,12 +2,11 @@ package router
 
 import (
 	"encoding/json"
-	"errors"
 	"net/http"
 	"time"
 
-	"github.com/pointsmanhq/pointsman/router/internal/edge"
-	"github.com/pointsmanhq/pointsman/router/internal/hub"
+	"github.com/pointsmanhq/pointsman/pkg/overview"
+
 	"github.com/pointsmanhq/pointsman/router/internal/metrics"
 )
 
@@ -32,6 +31,7 @@ func (r *Router) operate() {
 			"draining": r.draining.Load(),
 		}
 	})
+	r.admin.HandleFunc("GET "+overview.Path, r.serveStatus)
 	r.admin.HandleFunc("GET /api/v1/assignments", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, http.StatusOK, r.hub.Assignments())
 	})
@@ -39,35 +39,6 @@ func (r *Router) operate() {
 		answer(w, http.StatusOK, r.hub.Nodes(r.pool.State))
 	})
 	r.admin.HandleFunc("GET /api/v1/where", r.where)
-}
-
-// Where is the answer of /api/v1/where: who serves a key, and by which reckoning.
-type Where struct {
-	Key         string `json:"key"`
-	Partitions  int32  `json:"partitions"`
-	Partitioner string `json:"partitioner"`
-	hub.Assignment
-}
-
-func (r *Router) where(w http.ResponseWriter, req *http.Request) {
-	who, err := edge.AuthNone{}.Authenticate(req, req.URL.Query())
-	if err != nil {
-		refusal := new(edge.Refusal)
-		if errors.As(err, &refusal) {
-			answer(w, refusal.Status, map[string]string{"error": refusal.Reason})
-			return
-		}
-		answer(w, http.StatusInternalServerError, map[string]string{"error": err.Error()})
-		return
-	}
-	p, ok := r.hub.Partition(who.Key)
-	if !ok {
-		answer(w, http.StatusServiceUnavailable, map[string]string{"error": r.hub.Fit().Error()})
-		return
-	}
-	topic := r.hub.Table().Topic
-	a, _ := r.hub.Assignment(p)
-	answer(w, http.StatusOK, Where{Key: string(who.Key), Partitions: topic.Partitions, Partitioner: topic.Partitioner, Assignment: a})
 }
 
 func answer(w http.ResponseWriter, status int, v any) {

@@ -28,6 +28,7 @@ import (
 	"github.com/pointsmanhq/pointsman/router/internal/links"
 	"github.com/pointsmanhq/pointsman/router/internal/metrics"
 	"github.com/pointsmanhq/pointsman/router/internal/session"
+	"github.com/pointsmanhq/pointsman/router/internal/survey"
 	"github.com/pointsmanhq/pointsman/router/internal/table"
 )
 
@@ -52,6 +53,8 @@ type Router struct {
 	etcd    *etcdmap.Map
 	admin   *admin.Server // nil without Config.Admin
 	metrics *metrics.Set
+	survey  *survey.Survey
+	started time.Time
 
 	killed    chan struct{}
 	kill      sync.Once
@@ -80,7 +83,7 @@ func New(cfg Config, deps Deps) (*Router, error) {
 	}
 	log = log.With(zap.String("router", cfg.ID))
 	r := &Router{
-		cfg: cfg, log: log,
+		cfg: cfg, log: log, survey: survey.New(), started: time.Now().UTC(),
 		killed: make(chan struct{}), listening: make(chan struct{}), ready: make(chan struct{}),
 	}
 	r.etcd, err = etcdmap.Open(etcdmap.Config{

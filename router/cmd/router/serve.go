@@ -17,10 +17,8 @@ import (
 	"github.com/pointsmanhq/pointsman/router"
 )
 
-// serve runs the router.
-type serve struct {
-	Topic string `required:"" placeholder:"NAME" group:"Topic" help:"Topic whose records are delivered. Everything else about it is read from etcd."`
-
+// etcdOptions say where etcd is; serve and the commands that read it have them.
+type etcdOptions struct {
 	Etcd             []string           `default:"127.0.0.1:2379" placeholder:"HOST:PORT" group:"etcd" help:"etcd endpoints."`
 	EtcdPrefix       string             `default:"/pointsman" placeholder:"KEY" group:"etcd" help:"Where this stack's keys begin; two stacks on one etcd need two."`
 	EtcdTLS          bool               `name:"etcd-tls" group:"etcd" help:"Talk TLS with etcd."`
@@ -29,6 +27,13 @@ type serve struct {
 	EtcdKeyFile      string             `name:"etcd-key-file" placeholder:"FILE" group:"etcd" help:"Its private key."`
 	EtcdUser         string             `placeholder:"NAME" group:"etcd" help:"User at etcd."`
 	EtcdPasswordFile options.SecretFile `placeholder:"FILE" group:"etcd" help:"File with that user's password."`
+}
+
+// serve runs the router.
+type serve struct {
+	Topic string `required:"" placeholder:"NAME" group:"Topic" help:"Topic whose records are delivered. Everything else about it is read from etcd."`
+
+	etcdOptions `embed:""`
 
 	Listen      string   `default:":8080" placeholder:"ADDR" group:"Clients" help:"Address for clients."`
 	TLSCertFile string   `name:"tls-cert-file" placeholder:"FILE" group:"Clients" help:"Certificate for --listen; TLS is used with it."`

@@ -18,7 +18,7 @@ import (
 type tail struct {
 	Key    string   `arg:"" help:"Client key."`
 	URL    []string `name:"url" default:"ws://127.0.0.1:8080" placeholder:"URL" help:"Routers, tried in order."`
-	Base64 bool     `help:"The key is given in base64."`
+	Base64 bool     `name:"base64" help:"The key is given in base64."`
 	From   string   `default:"latest" placeholder:"START" help:"Where to begin: latest, earliest, an offset or an RFC 3339 time."`
 	Cursor string   `placeholder:"TEXT" help:"Continue here instead of --from."`
 	Count  int      `default:"0" placeholder:"N" help:"Stop after so many records; 0 means never."`
