@@ -32,6 +32,7 @@ const (
 	TypeGap        = "gap"
 	TypeWaiting    = "waiting"
 	TypeGoAway     = "goaway"
+	TypeExpiring   = "expiring"
 
 	TypeResume = "resume"
 	TypeAuth   = "auth"
@@ -130,6 +131,14 @@ func AppendGoAway[C string | []byte](dst []byte, cursor C, retryAfter time.Durat
 	dst = appendCursor(dst, cursor)
 	dst = append(dst, `,"retry_after_ms":`...)
 	dst = strconv.AppendInt(dst, retryAfter.Milliseconds(), 10)
+	return append(dst, '}')
+}
+
+// AppendExpiring appends the message that announces the end of the client's credentials. The time left is rounded
+// down to milliseconds.
+func AppendExpiring(dst []byte, left time.Duration) []byte {
+	dst = append(dst, `{"type":"expiring","expires_in_ms":`...)
+	dst = strconv.AppendInt(dst, max(0, left.Milliseconds()), 10)
 	return append(dst, '}')
 }
 

@@ -70,6 +70,7 @@ func TestMessagesAreFrozen(t *testing.T) {
 	add("goaway-before-hello", clientmsg.AppendGoAway(nil, "", 0))
 	add("resume", clientmsg.AppendResume(nil, cur))
 	add("auth", clientmsg.AppendAuth(nil, "ey\"J"))
+	add("expiring", clientmsg.AppendExpiring(nil, 20*time.Second))
 	golden.Check(t, "testdata/clientmsg.golden", got)
 	for name, msg := range messages {
 		if !json.Valid(msg) || !utf8.Valid(msg) {
@@ -123,6 +124,10 @@ func TestMessagesAreReadAsTheyWereWritten(t *testing.T) {
 		"goaway": {clientmsg.AppendGoAway(nil, cur, time.Second), with(func(m *clientmsg.Message) {
 			m.Type, m.RetryAfter = clientmsg.TypeGoAway, time.Second
 		})},
+		"expiring": {clientmsg.AppendExpiring(nil, 1500*time.Microsecond), with(func(m *clientmsg.Message) {
+			m.Type, m.Cursor, m.ExpiresIn = clientmsg.TypeExpiring, "", time.Millisecond
+		})},
+		"expired":                 {clientmsg.AppendExpiring(nil, -time.Second), with(func(m *clientmsg.Message) { m.Type, m.Cursor = clientmsg.TypeExpiring, "" })},
 		"unknown type and fields": {[]byte(` { "type" : "news" , "x":[{}], "" : null } `), with(func(m *clientmsg.Message) { m.Type, m.Cursor = "news", "" })},
 	}
 	for name, tt := range tests {

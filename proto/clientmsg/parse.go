@@ -50,6 +50,7 @@ type Message struct {
 	From       int64 // -1 when not known
 	To         int64
 	RetryAfter time.Duration
+	ExpiresIn  time.Duration
 }
 
 // Control is what a client sent.
@@ -111,6 +112,8 @@ func Parse(msg []byte) (Message, error) {
 			return number(raw, &m.To)
 		case "retry_after_ms":
 			return milliseconds(raw, &m.RetryAfter)
+		case "expires_in_ms":
+			return milliseconds(raw, &m.ExpiresIn)
 		}
 		return nil
 	})

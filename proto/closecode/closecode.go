@@ -65,8 +65,8 @@ func All() []Code {
 		{Shed, "shed", true, "Reserved: the router is short of memory and gave up the clients that cost the most. The cursor still holds."},
 		{DeadPeer, "dead_peer", true, "Nothing was heard or taken by the client for too long."},
 		{ControlTimeout, "control_timeout", true, "The client asked to resume by message, and the message did not come in time."},
-		{CredentialsExpired, "credentials_expired", true, "Reserved: the credentials ran out. Connect again with fresh ones."},
-		{CredentialsRefused, "credentials_refused", false, "Reserved: the credentials sent by message are not valid, or are for another key."},
+		{CredentialsExpired, "credentials_expired", true, "The credentials ran out; `expiring` came before it. Connect again with fresh ones."},
+		{CredentialsRefused, "credentials_refused", false, "The credentials sent by message are not valid, or are for another client key."},
 		{TopicChanged, "topic_changed", true, "The topic was recreated or can no longer be followed on this socket."},
 	}
 }
