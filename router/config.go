@@ -28,9 +28,23 @@ type Config struct {
 
 	Listen  string      // for clients; default :8080; port 0 takes a free one
 	TLS     *tls.Config // nil: clients speak plain TCP
-	Auth    string      // "none" (default)
+	Auth    string      // "none" (default) or "jwt"
 	Origins []string    // patterns of foreign origins that browsers may come from
 	Admin   string      // for operators; empty: no admin server
+
+	// The following belong to Auth "jwt"; JWKS, JWTSecretFile or both are needed.
+	JWKS             string        // URL or path of the keys that tokens are signed with
+	JWKSRefresh      time.Duration // default 5 min: how often a URL is asked for them
+	JWKSTLS          *tls.Config   // for a https URL; nil: the system's certificates vouch for it
+	JWTSecretFile    string        // file with the secret of HS256
+	JWTAlgorithms    []string      // default: RS256, ES256, EdDSA with JWKS, HS256 with JWTSecretFile
+	JWTKeyClaim      string        // the claim with the client key; default sub
+	JWTIssuer        string        // empty: any
+	JWTAudience      []string      // one of them must be a token's; empty: any
+	JWTLeeway        time.Duration // default 5 s, negative: none
+	JWTAllowNoExpiry bool          // take tokens that never expire
+	JWTCookie        string        // cookie that a token may come in; empty: none
+	JWTRenewBefore   time.Duration // default 1 min: how long before its token's end a client is told
 
 	Heartbeat          time.Duration // default 15 s: the longest that a client hears nothing
 	ClientWindow       int64         // bytes that one client may have queued and under way; default 128 KiB
@@ -59,9 +73,6 @@ type Deps struct {
 	// Registerer, if not nil, gets the router's metrics instead of the admin server's own registry.
 	Registerer prometheus.Registerer
 }
-
-// ErrNoJWT is what New returns for Auth "jwt".
-var ErrNoJWT = errors.New("auth jwt is not in this version; use none, behind something that decides who may connect")
 
 func (c *Config) defaults() error {
 	if c.Topic == "" {
@@ -98,6 +109,7 @@ func (c *Config) defaults() error {
 	wait(&c.LinkTimeout, 3*time.Second)
 	wait(&c.LinkDialTimeout, 2*time.Second)
 	wait(&c.LinkRetry, 2*time.Second)
+	wait(&c.JWTRenewBefore, time.Minute)
 	if c.ID == "" {
 		id, err := defaultID()
 		if err != nil {
@@ -118,14 +130,4 @@ func defaultID() (string, error) {
 		return "", fmt.Errorf("make a random id: %w", err)
 	}
 	return host + "-" + hex.EncodeToString(b[:]), nil
-}
-
-func authenticator(name string) (edge.Authenticator, error) {
-	switch name {
-	case "none":
-		return edge.AuthNone{}, nil
-	case "jwt":
-		return nil, ErrNoJWT
-	}
-	return nil, fmt.Errorf("auth %q is not known; it is none or jwt", name)
 }

@@ -24,6 +24,9 @@ func (r *Router) operate() {
 		}
 		return dump
 	})
+	if r.tokens != nil {
+		r.admin.Vars("auth", func() any { return r.tokens.State() })
+	}
 	r.admin.Vars("router", func() any {
 		return map[string]any{
 			"id": r.cfg.ID, "topic": r.cfg.Topic, "addr": r.Addr(), "version": r.cfg.Version,

@@ -22,6 +22,7 @@ import (
 	"github.com/pointsmanhq/pointsman/pkg/etcdmap"
 	"github.com/pointsmanhq/pointsman/proto/clientmsg"
 
+	"github.com/pointsmanhq/pointsman/router/internal/auth"
 	"github.com/pointsmanhq/pointsman/router/internal/clientconn"
 	"github.com/pointsmanhq/pointsman/router/internal/edge"
 	"github.com/pointsmanhq/pointsman/router/internal/hub"
@@ -62,15 +63,13 @@ type Router struct {
 	ready     chan struct{} // closed by Run
 	addr      atomic.Pointer[string]
 	draining  atomic.Bool
+
+	tokens *auth.Verifier // static after New; nil where no tokens are asked for
 }
 
 // New prepares a router. An error is a bad setting.
 func New(cfg Config, deps Deps) (*Router, error) {
 	if err := cfg.defaults(); err != nil {
-		return nil, err
-	}
-	auth, err := authenticator(cfg.Auth)
-	if err != nil {
 		return nil, err
 	}
 	faults, err := hub.ParseFaults(cfg.Fault)
@@ -85,6 +84,10 @@ func New(cfg Config, deps Deps) (*Router, error) {
 	r := &Router{
 		cfg: cfg, log: log, survey: survey.New(), started: time.Now().UTC(),
 		killed: make(chan struct{}), listening: make(chan struct{}), ready: make(chan struct{}),
+	}
+	who, err := r.authenticate()
+	if err != nil {
+		return nil, err
 	}
 	r.etcd, err = etcdmap.Open(etcdmap.Config{
 		Endpoints: cfg.Etcd, Prefix: cfg.EtcdPrefix, Topic: cfg.Topic, TLS: cfg.EtcdTLS,
@@ -108,7 +111,7 @@ func New(cfg Config, deps Deps) (*Router, error) {
 	if registerer == nil {
 		registerer = prometheus.NewRegistry()
 	}
-	r.metrics = metrics.New(registerer, r.gauges())
+	r.metrics = metrics.New(registerer, r.authGauges(r.gauges()))
 	r.hub = hub.New(hub.Config{
 		Topic:     cfg.Topic,
 		Session:   session.Config{Window: cfg.ClientWindow, Heartbeat: cfg.Heartbeat},
@@ -123,7 +126,7 @@ func New(cfg Config, deps Deps) (*Router, error) {
 	}, r.hub)
 	r.hub.Use(r.pool)
 	r.edge = edge.New(edge.Config{
-		Auth: auth, Origins: cfg.Origins, ResumeTimeout: cfg.ResumeTimeout,
+		Auth: who, Origins: cfg.Origins, ResumeTimeout: cfg.ResumeTimeout, RenewBefore: cfg.JWTRenewBefore,
 		Logger: log.Named("edge"), Metrics: r.metrics,
 	}, r.hub)
 	return r, nil
@@ -188,6 +191,11 @@ func (r *Router) Run(ctx context.Context) error {
 	run("client listener", func(context.Context) error { return r.serve(server, listener) })
 	run("etcd watch", func(ctx context.Context) error { return r.etcd.Watch(ctx, r.see) })
 	run("sessions", func(ctx context.Context) error { r.hub.Run(ctx); return nil })
+	judge, stopJudging := context.WithCancel(hard)
+	defer stopJudging()
+	if r.tokens != nil {
+		run("keys of tokens", func(context.Context) error { return r.tokens.Run(judge) })
+	}
 	run("readiness", func(ctx context.Context) error { r.announce(ctx); return nil })
 	close(r.listening)
 	r.log.Info("serving clients", zap.String("addr", listener.Addr().String()), zap.String("topic", r.cfg.Topic))
@@ -203,6 +211,7 @@ func (r *Router) Run(ctx context.Context) error {
 		err = context.Cause(hard)
 	}
 	_ = server.Close()
+	stopJudging() // a client whose token waits for keys would be waited for
 	r.hub.Cut()
 	r.pool.Close()
 	stop(nil)
@@ -331,6 +340,8 @@ func (r *Router) Unready() error {
 			return fmt.Errorf("etcd does not describe topic %q under %s; a node does when it starts", r.cfg.Topic, r.cfg.EtcdPrefix)
 		}
 		return r.hub.Fit()
+	case r.tokens != nil && r.tokens.Ready() != nil:
+		return r.tokens.Ready()
 	case r.hub.LinksUp() == 0:
 		return errors.New("no node is linked; clients wait")
 	}

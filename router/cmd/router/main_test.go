@@ -39,7 +39,16 @@ func TestBadOptionsAreOneLineAndExitCodeTwo(t *testing.T) {
 		want string
 	}{
 		{nil, "--topic"},
-		{[]string{"--topic=x", "--auth=jwt"}, "not in this version"},
+		{[]string{"--topic=x", "--auth=jwt"}, "--jwks"},
+		{[]string{"--topic=x", "--jwks=keys.json"}, "--auth=jwt"},
+		{[]string{"--topic=x", "--auth=jwt", "--jwks=ftp://x"}, "https://"},
+		{[]string{"--topic=x", "--auth=jwt", "--jwks=k.json", "--jwks-ca-file=/nowhere"}, "--jwks-ca-file"},
+		{[]string{"--topic=x", "--auth=jwt", "--jwks=https://x", "--jwks-ca-file=/nowhere"}, "--jwks-ca-file"},
+		{[]string{"--topic=x", "--auth=jwt", "--jwks=k.json", "--jwt-algorithms=none"}, "none"},
+		{[]string{"--topic=x", "--auth=jwt", "--jwks=k.json", "--jwt-algorithms=HS256"}, "secret"},
+		{[]string{"--topic=x", "--auth=jwt", "--jwt-secret-file=/nowhere"}, "/nowhere"},
+		{[]string{"--topic=x", "--auth=jwt", "--jwks=k.json", "--jwt-leeway=1h"}, "--jwt-leeway"},
+		{[]string{"--topic=x", "--auth=jwt", "--jwks=k.json", "--jwt-cookie=t", "--origins=https://*"}, "any page"},
 		{[]string{"--topic=x", "--auth=magic"}, "auth"},
 		{[]string{"--topic=x", "--heartbeat=0"}, "heartbeat"},
 		{[]string{"--topic=x", "--heartbeat=1ms"}, "100ms"},

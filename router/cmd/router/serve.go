@@ -38,7 +38,7 @@ type serve struct {
 	Listen      string   `default:":8080" placeholder:"ADDR" group:"Clients" help:"Address for clients."`
 	TLSCertFile string   `name:"tls-cert-file" placeholder:"FILE" group:"Clients" help:"Certificate for --listen; TLS is used with it."`
 	TLSKeyFile  string   `name:"tls-key-file" placeholder:"FILE" group:"Clients" help:"Its private key."`
-	Auth        string   `default:"none" enum:"none,jwt" group:"Clients" help:"Who may listen to what: none believes the key in the request. jwt is not in this version."`
+	Auth        string   `default:"none" enum:"none,jwt" group:"Clients" help:"Who may listen to what: none believes the key in the request, jwt takes it from a signed token."`
 	Origins     []string `placeholder:"PATTERN" group:"Clients" help:"Origins beside the router's own that browsers may come from, for instance https://*.example.com, or * for all."`
 
 	Heartbeat     time.Duration `default:"15s" group:"Clients" help:"The longest that a client hears nothing."`
@@ -49,6 +49,8 @@ type serve struct {
 	ResumeTimeout time.Duration `default:"10s" group:"Clients" help:"How long the first message of ?resume=message may take."`
 	AcceptTimeout time.Duration `default:"10s" group:"Clients" help:"How long a client may take to send its request."`
 	DrainTimeout  time.Duration `default:"30s" group:"Clients" help:"How long an orderly stop may take; clients are closed one by one over most of it."`
+
+	tokenOptions `embed:""`
 
 	LinkTLS       bool               `name:"link-tls" group:"Links" help:"Talk TLS with nodes."`
 	LinkCAFile    string             `name:"link-ca-file" placeholder:"FILE" group:"Links" help:"Certificates that vouch for nodes; the system's without it."`
@@ -90,10 +92,7 @@ func (s *serve) Validate() error {
 	if s.Window < 4<<10 {
 		return errors.New("--client-window must be at least 4KiB")
 	}
-	if s.Auth == "jwt" {
-		return errors.New("--auth: " + router.ErrNoJWT.Error())
-	}
-	return nil
+	return s.check(s.Auth == "jwt")
 }
 
 func (s *serve) config() (router.Config, error) {
@@ -117,7 +116,7 @@ func (s *serve) config() (router.Config, error) {
 	if err != nil {
 		return router.Config{}, options.Usagef("clients: %w", err)
 	}
-	return router.Config{
+	cfg := router.Config{
 		ID: s.ID, Topic: s.Topic,
 		Etcd: s.Etcd, EtcdPrefix: s.EtcdPrefix, EtcdTLS: etcdTLS, EtcdUser: s.EtcdUser, EtcdPassword: etcdPassword,
 		Listen: s.Listen, TLS: clientsTLS, Auth: s.Auth, Origins: s.Origins, Admin: s.Admin,
@@ -125,7 +124,8 @@ func (s *serve) config() (router.Config, error) {
 		ResumeTimeout: s.ResumeTimeout, AcceptTimeout: s.AcceptTimeout, DrainTimeout: s.DrainTimeout,
 		LinkToken: token, LinkTLS: linkTLS, LinkPing: s.LinkPing, LinkTimeout: s.LinkTimeout, LinkRetry: s.LinkRetry,
 		Version: buildinfo.Read().Version, Fault: os.Getenv("POINTSMAN_FAULT"),
-	}, nil
+	}
+	return cfg, s.apply(&cfg)
 }
 
 // Run serves until ctx ends, then drains.

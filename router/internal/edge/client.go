@@ -32,6 +32,7 @@ func (e *Edge) run(c *client, q request) {
 		e.dismiss(c, code, reason)
 		return
 	}
+	e.expires(s, q.expires)
 	// Nothing of the request is needed any more; the closure that runs this lives as long as the client.
 	*c, q = client{}, request{}
 	s.Serve(e.message)
@@ -89,8 +90,37 @@ func (e *Edge) message(s *hub.Session, text []byte) {
 	case err != nil:
 		s.Conn().Close(closecode.UnsupportedData, "clients may send control messages only: "+err.Error())
 	case m.Type == clientmsg.TypeAuth:
-		// Where nobody asks for credentials, fresh ones are no mistake: one client program serves both.
+		e.renew(s, m.Token)
 	default:
 		s.Conn().Close(closecode.Policy, "resume is only possible as the first message, with ?resume=message")
 	}
+}
+
+// renew puts fresh credentials in force. If they cannot be judged now the old ones stay, and the client is told of
+// their end once more.
+func (e *Edge) renew(s *hub.Session, token string) {
+	who, err := e.cfg.Auth.Renew(s.Key(), token)
+	refusal := new(Refusal)
+	switch {
+	case err == nil:
+		e.expires(s, who.Expires)
+	case !errors.As(err, &refusal):
+		e.log.Error("cannot check a client's credentials", zap.Error(err))
+		s.Conn().Close(closecode.Internal, "the router failed to check the credentials; its log says why")
+	case refusal.Retry > 0:
+		s.Remind(time.Now().Add(refusal.Retry))
+	default:
+		s.Conn().Close(closecode.CredentialsRefused, refusal.Reason)
+	}
+}
+
+// expires tells a session when its credentials end, and when to tell its client.
+func (e *Edge) expires(s *hub.Session, at time.Time) {
+	if at.IsZero() {
+		s.Expires(time.Time{}, time.Time{})
+		return
+	}
+	// The third leaves time even where tokens live for seconds.
+	before := min(e.cfg.RenewBefore, time.Until(at)/3)
+	s.Expires(at, at.Add(-before))
 }

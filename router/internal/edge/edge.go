@@ -5,6 +5,7 @@ package edge
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
@@ -31,21 +32,10 @@ type Config struct {
 	Origins []string
 	// ResumeTimeout is how long the first message of ?resume=message may take.
 	ResumeTimeout time.Duration
-	Logger        *zap.Logger
-	Metrics       *metrics.Set
-}
-
-// Identity is who a client is: what it may listen to.
-type Identity struct {
-	Key []byte
-}
-
-// Authenticator decides which client key a request is entitled to. Its errors are *Refusals where the client can do
-// something about it. Tokens never appear in errors.
-type Authenticator interface {
-	Authenticate(r *http.Request, query url.Values) (Identity, error)
-	// Parameters are the query parameters it reads; all others that Pointsman does not know are refused.
-	Parameters() []string
+	// RenewBefore is how long before the end of its credentials a client is told; at most a third of their time.
+	RenewBefore time.Duration
+	Logger      *zap.Logger
+	Metrics     *metrics.Set
 }
 
 // Refusal is an answer before the upgrade.
@@ -69,6 +59,17 @@ func CheckOrigins(patterns []string) error {
 		}
 	}
 	return nil
+}
+
+// AnyOrigin reports whether patterns let pages of anybody in.
+func AnyOrigin(patterns []string) bool {
+	// Nobody can have this name, so only a pattern for everybody matches it.
+	for _, scheme := range []string{"https", "http"} {
+		if matches(patterns, &url.URL{Scheme: scheme, Host: "anybody.invalid"}) {
+			return true
+		}
+	}
+	return false
 }
 
 // Edge is the clients' HTTP handler.
@@ -120,10 +121,12 @@ func (e *Edge) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	h.Set("Cache-Control", "no-store")
 	switch {
 	case refusal.Retry > 0:
-		h.Set("Retry-After", strconv.Itoa(max(1, int(refusal.Retry.Seconds()))))
+		h.Set("Retry-After", strconv.Itoa(int(max(1, math.Ceil(refusal.Retry.Seconds())))))
 	case refusal.Status == http.StatusUpgradeRequired:
 		h.Set("Upgrade", "websocket")
 		h.Set("Connection", "Upgrade")
+	case refusal.Status == http.StatusUnauthorized:
+		h.Set("WWW-Authenticate", "Bearer")
 	case refusal.Status == http.StatusMethodNotAllowed:
 		h.Set("Allow", http.MethodGet)
 	}
@@ -147,26 +150,38 @@ func (e *Edge) checkOrigin(r *http.Request) error {
 		return nil
 	}
 	u, err := url.Parse(origin)
-	if err == nil && u.Host != "" && strings.EqualFold(u.Host, r.Host) {
+	// A page that came in plain text may be anybody's: where the router speaks TLS it is another origin.
+	if err == nil && u.Host != "" && strings.EqualFold(u.Host, r.Host) && (r.TLS == nil || u.Scheme == "https") {
 		return nil
 	}
-	for _, p := range e.cfg.Origins {
-		if p == "*" {
-			return nil
-		}
-		if err != nil || u.Host == "" {
-			break
-		}
-		target := u.Host
-		if strings.Contains(p, "://") {
-			target = u.Scheme + "://" + u.Host
-		}
-		if ok, _ := path.Match(strings.ToLower(p), strings.ToLower(target)); ok {
-			return nil
-		}
+	if err != nil {
+		u = &url.URL{}
+	}
+	if matches(e.cfg.Origins, u) {
+		return nil
 	}
 	return &Refusal{Status: http.StatusForbidden, Reason: fmt.Sprintf(
 		"pages of %.100q may not connect here; the operator allows origins with --origins", origin)}
+}
+
+// matches reports whether a pattern allows an origin; only "*" allows one without a host.
+func matches(patterns []string, origin *url.URL) bool {
+	for _, p := range patterns {
+		if p == "*" {
+			return true
+		}
+		if origin.Host == "" {
+			continue
+		}
+		target := origin.Host
+		if strings.Contains(p, "://") {
+			target = origin.Scheme + "://" + origin.Host
+		}
+		if ok, _ := path.Match(strings.ToLower(p), strings.ToLower(target)); ok {
+			return true
+		}
+	}
+	return false
 }
 
 // subprotocols reads what the client offers, in its order.

@@ -20,7 +20,8 @@ import (
 type request struct {
 	subprotocol string // to confirm, "" when none was offered
 	wish        hub.Wish
-	await       bool // the cursor comes in the first message
+	expires     time.Time // when the credentials end; zero: never
+	await       bool      // the cursor comes in the first message
 }
 
 // parameters are those of the protocol; an Authenticator has its own.
@@ -59,7 +60,7 @@ func (e *Edge) check(r *http.Request) (request, error) {
 	if err != nil {
 		return q, err
 	}
-	q.wish.Key = who.Key
+	q.wish.Key, q.expires = who.Key, who.Expires
 	if err := q.start(query); err != nil {
 		return q, err
 	}

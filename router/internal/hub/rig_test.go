@@ -68,6 +68,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 	set := metrics.New(r.registry, metrics.Gauges{
 		Sessions: zero, Waiting: zero, Pending: zero, Queued: zero, LinksUp: zero, Streams: zero, TableRevision: zero,
 		TableAge: zero, EtcdAway: zero, LinkDials: zero, LinkFailures: zero,
+		AuthKeys: zero, AuthKeysAge: zero, AuthFailures: zero,
 	})
 	r.hub = hub.New(hub.Config{
 		Topic:     "records",

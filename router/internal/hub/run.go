@@ -78,6 +78,7 @@ func (h *Hub) look(part int, since time.Time, sum *look) {
 			s.mu.Lock()
 			if s.enter(t) {
 				s.core.Tick(t.now)
+				s.expire(t)
 				if s.core.Primary() == 0 {
 					sum.waiting++
 				}

@@ -51,6 +51,7 @@ type Session struct {
 	dirty    bool           // guarded by mu; some turn will flush it
 	full     bool           // guarded by mu; so much is queued that it should be flushed within the batch
 	pending  bool           // guarded by mu
+	ends     expiry         // guarded by mu; of the client's credentials
 	finish   bool           // guarded by mu; the core is to be ended when this visit is over
 	over     bool           // guarded by mu; the core is ended, events are dropped
 }

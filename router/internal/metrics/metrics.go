@@ -25,6 +25,9 @@ type Gauges struct {
 	EtcdAway      func() float64
 	LinkDials     func() float64
 	LinkFailures  func() float64
+	AuthKeys      func() float64
+	AuthKeysAge   func() float64
+	AuthFailures  func() float64
 }
 
 // Set is all metrics of one router.
@@ -40,6 +43,7 @@ type Set struct {
 	Connects  prometheus.Counter
 	Refused   *prometheus.CounterVec // status
 	Closes    *prometheus.CounterVec // code
+	Auth      *prometheus.CounterVec // at, result
 	Handovers *prometheus.CounterVec // cause
 	Gaps      *prometheus.CounterVec // reason
 	LinkDowns *prometheus.CounterVec // reason
@@ -58,6 +62,7 @@ func New(r prometheus.Registerer, g Gauges) *Set {
 		Connects:  counter("client_connects_total", "Clients whose WebSocket was accepted."),
 		Refused:   counters("client_refused_total", "Requests refused before the upgrade, by HTTP status.", "status"),
 		Closes:    counters("client_closes_total", "Client sockets that ended, by close code; 1006 is an end without one.", "code"),
+		Auth:      counters("auth_total", "Tokens judged, by where they came (upgrade, message) and result: ok or why not.", "at", "result"),
 		Handovers: counters("handovers_total", "Sessions moved to another link, by cause: claim, link_down, link_up.", "cause"),
 		Gaps:      counters("gaps_total", "Gaps told to clients, by reason.", "reason"),
 		LinkDowns: counters("link_downs_total", "Links to nodes that ended, by reason.", "reason"),
@@ -74,7 +79,7 @@ func New(r prometheus.Registerer, g Gauges) *Set {
 			Buckets: []float64{.0001, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1},
 		}),
 	}
-	r.MustRegister(s.Connects, s.Refused, s.Closes, s.Handovers, s.Gaps, s.LinkDowns, s.Pause, s.Moves, s.Tables, s.BadTables)
+	r.MustRegister(s.Connects, s.Refused, s.Closes, s.Auth, s.Handovers, s.Gaps, s.LinkDowns, s.Pause, s.Moves, s.Tables, s.BadTables)
 	for _, c := range []struct {
 		name, help string
 		of         *atomic.Uint64
@@ -96,6 +101,7 @@ func New(r prometheus.Registerer, g Gauges) *Set {
 	}{
 		{"link_dials_total", "Attempts to link a node.", g.LinkDials},
 		{"link_failures_total", "Attempts to link a node that failed.", g.LinkFailures},
+		{"auth_key_failures_total", "Attempts to load the keys of tokens that failed.", g.AuthFailures},
 	} {
 		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: namespace, Name: c.name, Help: c.help}, c.of))
 	}
@@ -112,6 +118,8 @@ func New(r prometheus.Registerer, g Gauges) *Set {
 		{"table_revision", "etcd revision of the table in force.", g.TableRevision},
 		{"table_age_seconds", "Time since etcd said what the table in force is built from.", g.TableAge},
 		{"etcd_away_seconds", "How long etcd has not answered; 0 while it does.", g.EtcdAway},
+		{"auth_keys", "Public keys that tokens are checked with.", g.AuthKeys},
+		{"auth_keys_age_seconds", "Time since those keys were last loaded; 0 without any.", g.AuthKeysAge},
 	} {
 		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: namespace, Name: c.name, Help: c.help}, c.of))
 	}
@@ -123,8 +131,8 @@ func counter(name, help string) prometheus.Counter {
 	return prometheus.NewCounter(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help})
 }
 
-func counters(name, help, label string) *prometheus.CounterVec {
-	return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}, []string{label})
+func counters(name, help string, labels ...string) *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}, labels)
 }
 
 // bounds are the latency buckets in milliseconds. Kafka's timestamps are milliseconds, so finer ones would lie.

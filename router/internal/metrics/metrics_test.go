@@ -43,6 +43,7 @@ func TestNamesFollowTheRules(t *testing.T) {
 	s := New(r, Gauges{
 		Sessions: zero, Waiting: zero, Pending: zero, Queued: zero, LinksUp: zero, Streams: zero, TableRevision: zero,
 		TableAge: zero, EtcdAway: zero, LinkDials: zero, LinkFailures: zero,
+		AuthKeys: zero, AuthKeysAge: zero, AuthFailures: zero,
 	})
 	s.Close(1001)
 	problems, err := testutil.GatherAndLint(r)
