@@ -64,6 +64,12 @@ simulate: ## SEEDS=10000 seeded schedules of faults against the state machines, 
 simulate-mutants: ## the simulation against deliberate bugs: each must be caught within 1,000 schedules
 	POINTSMAN_MUTANTS=1 $(GOTEST) -count=1 -v -run TestMutants -timeout 30m $(ARGS) ./integration/simulate
 
+.PHONY: continuity
+continuity: build ## SECONDS=600 SEED=1 FAULTS=all [OVERLAP=1] [CLIENTS=10000]: random faults on real parts, every client judged (Java 17, Maven)
+	$(GO) build -o bin/ ./integration/cmd/continuity
+	@POINTSMAN_BIN=$(CURDIR)/bin exec bin/continuity -seconds $(or $(SECONDS),600) -seed $(or $(SEED),1) -faults '$(or $(FAULTS),all)' \
+	  -clients $(or $(CLIENTS),10000) $(if $(OVERLAP),-overlap) $(ARGS)
+
 .PHONY: lint
 lint: lint-go lint-rules lint-modules ## golangci-lint, the project's own rules, and each module built alone
 

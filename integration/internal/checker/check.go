@@ -54,12 +54,45 @@ type Report struct {
 
 // Check judges a run.
 func Check(truth *Truth, clients []Client, faults []Fault) *Report {
-	r := &Report{Clients: len(clients), Topic: truth.Len()}
+	j := NewJudge(truth)
 	for i := range clients {
-		checkClient(r, truth, &clients[i])
+		j.Add(&clients[i])
 	}
+	r := j.Report()
 	measure(r, clients, faults)
 	return r
+}
+
+// Judge is Check for histories that do not fit into memory all at once: client by client, and without delays.
+type Judge struct {
+	truth  *Truth
+	report Report
+}
+
+// NewJudge judges by the topic as it was read.
+func NewJudge(truth *Truth) *Judge { return &Judge{truth: truth, report: Report{Topic: truth.Len()}} }
+
+// Add judges one client and returns the kinds of offences that it added to.
+func (j *Judge) Add(c *Client) []Kind {
+	var before [16]int64
+	for i, v := range j.report.Verdicts() {
+		before[i] = v.Count
+	}
+	j.report.Clients++
+	checkClient(&j.report, j.truth, c)
+	var found []Kind
+	for i, v := range j.report.Verdicts() {
+		if v.Count > before[i] {
+			found = append(found, v.Kind)
+		}
+	}
+	return found
+}
+
+// Report is the verdict so far.
+func (j *Judge) Report() *Report {
+	r := j.report
+	return &r
 }
 
 // checkClient walks one client's sessions. A session that resumed with a cursor continues the chain of the one

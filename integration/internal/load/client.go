@@ -46,6 +46,9 @@ type Options struct {
 	Expected func(router string, opened time.Time) bool
 	// Positions reads a cursor of this key; nil means ReadCursor.
 	Positions func(cursor, key string) ([]checker.Position, error)
+	// Note receives every event, with the number of its session, in place of the history: for fleets whose
+	// histories must be kept in less room. It is called under the client's lock and may not call the client.
+	Note func(session int, e checker.Event)
 }
 
 // Client is one client of a router. Its methods may be called from several goroutines.
@@ -256,14 +259,14 @@ func (c *Client) take(m *message, at time.Time) error {
 				e.Next = p.Next
 			}
 		}
-		s.Events = append(s.Events, e)
+		c.noteLocked(e)
 	case "checkpoint", "gap":
 		kind := checker.Checkpoint
 		if m.Type == "gap" {
 			kind = checker.Gap
 		}
 		for _, p := range positions {
-			s.Events = append(s.Events, checker.Event{Kind: kind, Partition: p.Partition, Next: p.Next, At: at.UnixNano(), Reason: m.Reason})
+			c.noteLocked(checker.Event{Kind: kind, Partition: p.Partition, Next: p.Next, At: at.UnixNano(), Reason: m.Reason})
 		}
 	case "waiting":
 		s.Waiting++
@@ -274,6 +277,15 @@ func (c *Client) take(m *message, at time.Time) error {
 		err = errors.Join(err, fmt.Errorf("unknown type %q", m.Type))
 	}
 	return err
+}
+
+func (c *Client) noteLocked(e checker.Event) {
+	last := len(c.seen.Sessions) - 1
+	if c.opts.Note != nil {
+		c.opts.Note(last, e)
+		return
+	}
+	c.seen.Sessions[last].Events = append(c.seen.Sessions[last].Events, e)
 }
 
 // ended writes the end of a connection down and says whether to go elsewhere.

@@ -37,6 +37,7 @@ type unit interface {
 type spec struct {
 	name   string
 	listen string // host:port for clients or links
+	inner  string // host:port where a node behind a bridge really listens; empty without one
 	admin  string // host:port
 	log    string // path
 }
@@ -161,6 +162,15 @@ func (c *cluster) startNode() (*member, error) {
 	if err != nil {
 		return nil, err
 	}
+	if c.opts.Bridged {
+		if s.inner, err = c.ports.Take(); err != nil {
+			return nil, err
+		}
+	}
+	return c.launchNode(s)
+}
+
+func (c *cluster) launchNode(s spec) (*member, error) {
 	u, err := c.launch.node(s)
 	if err != nil {
 		return nil, err

@@ -88,7 +88,9 @@ func (c *cluster) open(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
-		c.launch = &processes{bin: bin, opts: c.opts, prefix: c.prefix, back: c.back}
+		l := &processes{opts: c.opts, prefix: c.prefix, back: c.back}
+		l.bin.Store(&bin)
+		c.launch = l
 	}
 	if c.opts.Partitions, err = ensureTopic(ctx, c.back.kafka(), c.opts); err != nil {
 		return err

@@ -8,13 +8,15 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 
+	"github.com/pointsmanhq/pointsman/integration/internal/bridge"
 	"github.com/pointsmanhq/pointsman/integration/internal/procs"
 )
 
 // processes runs the programs that users run.
 type processes struct {
-	bin    string // folder with router and wsnode
+	bin    atomic.Pointer[string] // folder with router and wsnode
 	opts   Options
 	prefix string
 	back   backend
@@ -35,18 +37,53 @@ func (l *processes) router(s spec) (unit, error) {
 }
 
 func (l *processes) node(s spec) (unit, error) {
+	if s.inner == "" {
+		return l.nodeAt(s, s.listen)
+	}
+	b := bridge.New(s.listen, s.inner)
+	if err := b.Open(); err != nil {
+		return nil, err
+	}
+	u, err := l.nodeAt(s, s.inner)
+	if err != nil {
+		b.Shut()
+		return nil, err
+	}
+	return &bridged{unit: u, Bridge: b}, nil
+}
+
+func (l *processes) nodeAt(s spec, listen string) (unit, error) {
 	return l.start("wsnode", s, append([]string{
-		"--id=" + s.name, "--listen=" + s.listen, "--advertise=" + s.listen, "--admin=" + s.admin, "--topic=" + l.opts.Topic,
+		"--id=" + s.name, "--listen=" + listen, "--advertise=" + s.listen, "--admin=" + s.admin, "--topic=" + l.opts.Topic,
 		"--kafka=" + strings.Join(l.back.kafka(), ","), "--etcd=" + strings.Join(l.back.etcd(), ","), "--etcd-prefix=" + l.prefix,
 	}, l.opts.NodeFlags...))
 }
 
 func (l *processes) start(program string, s spec, args []string) (unit, error) {
-	p, err := procs.Start(procs.Spec{Name: s.name, Path: filepath.Join(l.bin, program), Args: args, Env: l.env(), Log: s.log})
+	p, err := procs.Start(procs.Spec{Name: s.name, Path: filepath.Join(*l.bin.Load(), program), Args: args, Env: l.env(), Log: s.log})
 	if err != nil {
 		return nil, err
 	}
 	return process{p}, nil
+}
+
+// bridged is a node that routers reach over a bridge.
+type bridged struct {
+	unit
+	*bridge.Bridge
+}
+
+func (u *bridged) stop(ctx context.Context) error {
+	err := u.unit.stop(ctx)
+	u.Shut()
+	return err
+}
+
+// kill ends the process first: its kernel is what tells routers.
+func (u *bridged) kill() error {
+	err := u.unit.kill()
+	u.Shut()
+	return err
 }
 
 type process struct{ p *procs.Process }

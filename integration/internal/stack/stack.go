@@ -63,6 +63,10 @@ type Options struct {
 	// 8080 and 8081 for the first router, 8082 and 8083 for the second.
 	WellKnown bool
 
+	// Bridged puts every node behind a bridge that Breakable can cut and hold still. It needs a kind that runs
+	// processes.
+	Bridged bool
+
 	// RouterFlags and NodeFlags are added to the command lines, for example "--heartbeat=1s".
 	RouterFlags []string
 	NodeFlags   []string
