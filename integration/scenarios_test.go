@@ -53,6 +53,8 @@ func TestForeignClients(t *testing.T) { scenario.ForeignClients(t) }
 
 func TestRandomFaults(t *testing.T) { scenario.RandomFaults(t) }
 
+func TestRollingDeploy(t *testing.T) { scenario.RollingDeploy(t) }
+
 func TestBadRequests(t *testing.T) { scenario.BadRequests(t) }
 
 func TestRawSubprotocol(t *testing.T) { scenario.RawSubprotocol(t) }

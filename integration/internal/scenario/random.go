@@ -13,7 +13,6 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/pointsmanhq/pointsman/integration/internal/checker"
 	"github.com/pointsmanhq/pointsman/integration/internal/load"
 	"github.com/pointsmanhq/pointsman/integration/internal/stack"
 )
@@ -31,12 +30,12 @@ func RandomFaults(t testing.TB) {
 
 	steady := keys("steady", size(w, 60, 300))
 	for i, key := range steady {
-		f.steady = append(f.steady, w.fleet.New(load.Options{Key: key, Reconnect: f.home(i)}))
+		f.steady = append(f.steady, w.fleet.New(load.Options{Key: key, Reconnect: f.other(i)}))
 	}
 	w.must(w.fleet.Connect(w.ctx, f.steady, w.target))
 	roaming := keys("roaming", size(w, 10, 40))
 	for i, key := range roaming {
-		c := w.fleet.New(load.Options{Key: key, ReadBuffer: 64 << 10, Reconnect: f.home(i)})
+		c := w.fleet.New(load.Options{Key: key, ReadBuffer: 64 << 10, Reconnect: f.other(i)})
 		c.Lagging()
 		f.roaming = append(f.roaming, c)
 	}
@@ -63,14 +62,6 @@ type fate struct {
 	rng     *rand.Rand
 	steady  []*load.Client
 	roaming []*load.Client
-}
-
-// home sends a client whose router ended to the other one.
-func (f *fate) home(i int) func(checker.Close) (load.Target, bool) {
-	return func(checker.Close) (load.Target, bool) {
-		i++
-		return f.target(i), true
-	}
 }
 
 // node is any node that runs.
