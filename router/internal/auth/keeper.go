@@ -146,7 +146,7 @@ func (k *keeper) load(ctx context.Context) (again time.Duration) {
 	k.cool = time.Now().Add(k.cooldown)
 	k.mu.Unlock()
 
-	err := k.replace(ctx)
+	set, err := k.fetch(ctx)
 	if err == nil {
 		k.loaded.Store(time.Now().UnixNano())
 		k.retryIn, k.said, again = 0, "", k.refresh
@@ -160,28 +160,31 @@ func (k *keeper) load(ctx context.Context) (again time.Duration) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if set != nil {
+		k.set.Store(set)
+	}
 	k.running, k.err = false, err
 	close(k.ended)
 	k.ended = make(chan struct{})
 	return again
 }
 
-func (k *keeper) replace(ctx context.Context) error {
+// fetch gives the set to put in force, nil when it is the one in force already.
+func (k *keeper) fetch(ctx context.Context) (*keySet, error) {
 	text, err := k.source.fetch(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if k.set.Load() != nil && bytes.Equal(text, k.text) {
-		return nil
+	if k.text != nil && bytes.Equal(text, k.text) {
+		return nil, nil
 	}
 	set, err := parseSet(text, k.algorithms)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	k.text = text
-	k.set.Store(set)
 	k.log.Info("keys of tokens loaded", zap.Stringer("from", k.source), zap.Strings("key_ids", set.ids), zap.Int("ignored", set.ignored))
-	return nil
+	return set, nil
 }
 
 // complain logs a failure, the same one only now and then.
