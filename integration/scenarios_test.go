@@ -66,3 +66,13 @@ func TestRetentionOvertakesSlowClient(t *testing.T) { scenario.RetentionOvertake
 func TestRetentionOvertakesFrozenNode(t *testing.T) { scenario.RetentionOvertakesFrozenNode(t) }
 
 func TestTopicRecreated(t *testing.T) { scenario.TopicRecreated(t) }
+
+func TestHangingTransaction(t *testing.T) { scenario.HangingTransaction(t) }
+
+func TestCompactedRange(t *testing.T) { scenario.CompactedRange(t) }
+
+func TestLaggingHighWatermark(t *testing.T) { scenario.LaggingHighWatermark(t) }
+
+func TestTruncatedLog(t *testing.T) { scenario.TruncatedLog(t) }
+
+func TestIdleClient(t *testing.T) { scenario.IdleClient(t) }

@@ -135,6 +135,9 @@ func serverProperties(cfg Config) string {
 		"broker.session.timeout.ms=2000",
 		"broker.heartbeat.interval.ms=500",
 		"auto.create.topics.enable=false",
+		// Every ten and fifteen seconds by default: tests wait for both.
+		"transaction.abort.timed.out.transaction.cleanup.interval.ms=1000",
+		"log.cleaner.backoff.ms=250",
 	}
 	return strings.Join(append(lines, cfg.Properties...), "\n") + "\n"
 }

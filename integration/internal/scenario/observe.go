@@ -122,6 +122,7 @@ func (w *world) compareMemory(before, after map[string]int64) {
 type vars struct {
 	Consistency struct {
 		Problems []string `json:"problems"`
+		Remarks  []string `json:"remarks"`
 	} `json:"consistency"`
 	Partitions []struct {
 		Partition int32 `json:"partition"`
