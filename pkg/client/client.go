@@ -62,7 +62,9 @@ type Config struct {
 	From string
 	// Header goes with every upgrade request.
 	Header http.Header
-	// Token, if set, is asked for a bearer token before every connection. Its error counts as a failed attempt.
+	// Token, if set, is asked for a bearer token before every connection, where its error counts as a failed attempt,
+	// and when the router says that the last one expires: the new one is sent on the open connection. A token that is
+	// refused with 401 is asked for once more, because it may have been too old.
 	Token func(context.Context) (string, error)
 	// HTTPClient makes the upgrade requests; it carries TLS settings and proxies. nil is http.DefaultClient.
 	HTTPClient *http.Client
@@ -118,6 +120,7 @@ type Stats struct {
 	Records     int64 // handed to the program
 	Repeats     int64 // records below the cursor; not handed out unless Config.KeepRepeats
 	Gaps        int64
+	Renewals    int64 // tokens sent on an open connection
 }
 
 // Client receives. Next (and Events) are for one goroutine at a time; the rest is for any.
@@ -135,6 +138,7 @@ type Client struct {
 	err      error
 	last     error // of the last attempt
 	position position
+	doubted  bool // the last token was refused as too old, perhaps
 
 	mu     sync.Mutex
 	cursor string // guarded by mu: of the last event that Next returned

@@ -45,6 +45,7 @@ func TestEveryMessageBecomesAnEvent(t *testing.T) {
 		s.send([]byte(`{"type":"from a newer router"}`))
 		s.send(clientmsg.AppendCheckpoint(nil, "c4"))
 		s.send(gap("c5", 3, 4720, 4730, link.GapRetention))
+		s.send(clientmsg.AppendExpiring(nil, time.Minute))
 		s.send(clientmsg.AppendGoAway(nil, "c6", 1200*time.Millisecond))
 		s.send(clientmsg.AppendCheckpoint(nil, "c7"))
 
@@ -59,6 +60,7 @@ func TestEveryMessageBecomesAnEvent(t *testing.T) {
 			&client.Record{Cursor: "c3", Partition: 3, Offset: 4713, Timestamp: time.Unix(0, 0).UTC(), Tombstone: true},
 			&client.Checkpoint{Cursor: "c4"},
 			&client.Gap{Cursor: "c5", Reason: "retention", Partition: 3, From: 4720, To: 4730},
+			&client.Expiring{In: time.Minute},
 			&client.GoAway{Cursor: "c6", RetryAfter: 1200 * time.Millisecond},
 		} {
 			got, err := c.Next(t.Context())

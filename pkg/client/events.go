@@ -9,7 +9,8 @@ import (
 	"github.com/pointsmanhq/pointsman/proto/link"
 )
 
-// Event is one of *Hello, *Record, *Checkpoint, *Gap, *Waiting, *GoAway and *Disconnected.
+// Event is one of *Hello, *Record, *Checkpoint, *Gap, *Waiting, *GoAway, *Expiring and
+// *Disconnected.
 type Event interface{ event() }
 
 // Header is a record's header; a nil Value is Kafka's null.
@@ -56,6 +57,10 @@ type GoAway struct {
 	RetryAfter time.Duration
 }
 
+// Expiring says that the client's credentials end, and the connection with them. With Config.Token fresh ones are sent
+// on the open connection, and the program need not do anything.
+type Expiring struct{ In time.Duration }
+
 // Disconnected says that a connection ended, or that an attempt to make one failed, and that another attempt
 // follows.
 type Disconnected struct {
@@ -71,6 +76,7 @@ func (*Checkpoint) event()   {}
 func (*Gap) event()          {}
 func (*Waiting) event()      {}
 func (*GoAway) event()       {}
+func (*Expiring) event()     {}
 func (*Disconnected) event() {}
 
 // CloseError is a close code that the router gave.

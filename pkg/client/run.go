@@ -134,10 +134,11 @@ func (c *Client) attempt(u *url.URL) ending {
 	if err != nil {
 		var refused *RefusedError
 		if errors.As(err, &refused) {
-			return ending{err: err, fatal: !refused.Retry(), after: refused.RetryAfter}
+			return ending{err: err, fatal: !refused.Retry() && !c.stale(refused), after: refused.RetryAfter}
 		}
 		return ending{err: err, after: -1}
 	}
+	c.doubted = false
 	if !c.wasOpened() {
 		close(c.opened)
 	}
@@ -245,6 +246,8 @@ func refusal(resp *http.Response) *RefusedError {
 // a message breaks it: a large record on a slow line is not silence.
 func (c *Client) serve(conn *websocket.Conn, u *url.URL, asked string) ending {
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(c.ctx))
+	renewer := c.renewer(ctx, conn)
+	defer renewer.wg.Wait()
 	defer cancel(nil)
 	limit := c.silence(firstSilence)
 	watch := time.AfterFunc(limit, func() { cancel(errSilent) })
@@ -270,6 +273,8 @@ func (c *Client) serve(conn *websocket.Conn, u *url.URL, asked string) ending {
 			limit = c.silence(m.Heartbeat + m.Heartbeat/2)
 		case clientmsg.TypeGoAway:
 			end.after = m.RetryAfter
+		case clientmsg.TypeExpiring:
+			renewer.soon()
 		}
 		if !c.deliver(u, &m, asked) {
 			end.err = ErrClosed
@@ -353,6 +358,8 @@ func (c *Client) deliver(u *url.URL, m *clientmsg.Message, asked string) bool {
 		it.event = &Waiting{}
 	case clientmsg.TypeGoAway:
 		it.event = &GoAway{Cursor: m.Cursor, RetryAfter: m.RetryAfter}
+	case clientmsg.TypeExpiring:
+		it.event = &Expiring{In: m.ExpiresIn}
 	default:
 		return true // of a newer router, for newer clients
 	}
