@@ -61,6 +61,7 @@ func TestBadOptionsAreOneLineAndExitCodeTwo(t *testing.T) {
 		{[]string{"--topic=x", "--link-token-file=/nowhere"}, "--link-token-file"},
 		{[]string{"--config=" + file}, "listen-on"},
 		{[]string{"tail"}, "key"},
+		{[]string{"tail", "alice", "--token-file=/nowhere"}, "--token-file"},
 		{[]string{"tail", "--base64", "!!"}, "base64"},
 	} {
 		code, _, errs := invoke(t, c.args...)
@@ -156,5 +157,45 @@ func TestTailPrintsRecords(t *testing.T) {
 	}
 	if code, out, _ := invoke(t, "tail", "alice", url, "--values", "--count=1"); code != 0 || out != "{\"n\":1}\n" {
 		t.Errorf("tail --values: %d %q", code, out)
+	}
+}
+
+func TestTailShowsATokenAndRenewsIt(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "token")
+	put := func(token string) {
+		if err := os.WriteFile(file, []byte(token+"\n"), 0o600); err != nil {
+			t.Error(err)
+		}
+	}
+	put("first")
+	type seen struct{ shown, query, renewed string }
+	saw := make(chan seen, 1)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{clientmsg.JSON}})
+		if err != nil {
+			return
+		}
+		defer func() { _ = ws.CloseNow() }()
+		put("second")
+		if ws.Write(r.Context(), websocket.MessageText, clientmsg.AppendExpiring(nil, time.Minute)) != nil {
+			return
+		}
+		_, msg, _ := ws.Read(r.Context())
+		saw <- seen{r.Header.Get("Authorization"), r.URL.RawQuery, string(msg)}
+		_ = ws.Write(r.Context(), websocket.MessageText, clientmsg.AppendRecord(nil, "c1", 3, 7, 1_700_000_000_000, nil, []byte(`1`), false, nil))
+		_, _, _ = ws.Read(r.Context()) // until the client leaves
+	}))
+	defer srv.Close()
+	code, out, errs := invoke(t, "tail", "--url=ws"+strings.TrimPrefix(srv.URL, "http"), "--token-file="+file, "--values", "--count=1")
+	if code != 0 || out != "1\n" || strings.Contains(errs, "first") || strings.Contains(errs, "second") {
+		t.Errorf("tail: %d %q %q", code, out, errs)
+	}
+	select {
+	case got := <-saw:
+		if got.shown != "Bearer first" || strings.Contains(got.query, "key") || got.renewed != `{"type":"auth","token":"second"}` {
+			t.Errorf("the router saw %+v", got)
+		}
+	default:
+		t.Error("the router saw no renewal")
 	}
 }

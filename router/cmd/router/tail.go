@@ -16,13 +16,15 @@ import (
 
 // tail prints the records of a key.
 type tail struct {
-	Key    string   `arg:"" help:"Client key."`
+	Key    string   `arg:"" optional:"" help:"Client key; with --token-file it may be left to the token."`
 	URL    []string `name:"url" default:"ws://127.0.0.1:8080" placeholder:"URL" help:"Routers, tried in order."`
 	Base64 bool     `name:"base64" help:"The key is given in base64."`
 	From   string   `default:"latest" placeholder:"START" help:"Where to begin: latest, earliest, an offset or an RFC 3339 time."`
 	Cursor string   `placeholder:"TEXT" help:"Continue here instead of --from."`
 	Count  int      `default:"0" placeholder:"N" help:"Stop after so many records; 0 means never."`
 	Values bool     `help:"Print values alone, one a line."`
+
+	TokenFile options.SecretFile `placeholder:"FILE" help:"File with the token to show, for --auth=jwt. It is read whenever one is needed, so that another program can keep it fresh."`
 }
 
 // Run prints until ctx ends, or as many as were asked for.
@@ -35,7 +37,19 @@ func (t *tail) Run(ctx context.Context, env options.Env) error {
 		}
 		key = k
 	}
-	cfg := client.Config{URLs: t.URL, Key: key, Cursor: t.Cursor, From: t.From}
+	if t.Key == "" && t.TokenFile == "" {
+		return options.Usagef("name a key, or a --token-file")
+	}
+	cfg := client.Config{URLs: t.URL, Cursor: t.Cursor, From: t.From}
+	if t.Key != "" {
+		cfg.Key = key
+	}
+	if t.TokenFile != "" {
+		if _, err := t.TokenFile.Read(); err != nil {
+			return options.Usagef("--token-file: %w", err)
+		}
+		cfg.Token = func(context.Context) (string, error) { return t.TokenFile.Read() }
+	}
 	var failed sync.Once // the first failure says enough; the wait may be long
 	cfg.Retrying = func(d client.Disconnected) {
 		failed.Do(func() { _, _ = fmt.Fprintf(env.Stderr, "# cannot connect: %v; trying again until it works\n", d.Err) })
@@ -91,6 +105,10 @@ func (t *tail) print(out, remarks io.Writer, event client.Event) error {
 		_, err = fmt.Fprintln(remarks, "# waiting: no node serves the key")
 	case *client.GoAway:
 		_, err = fmt.Fprintln(remarks, "# the router is stopping")
+	case *client.Expiring:
+		if t.TokenFile == "" {
+			_, err = fmt.Fprintf(remarks, "# the token expires in %s\n", e.In)
+		}
 	case *client.Disconnected:
 		_, err = fmt.Fprintf(remarks, "# disconnected: %v\n", e.Err)
 	}
