@@ -44,8 +44,9 @@ type source struct {
 	lines     int
 	generated bool
 	imports   []imported
-	inits     []int // lines that declare func init
-	sleeps    []int // lines that call time.Sleep
+	inits     []int    // lines that declare func init
+	sleeps    []int    // lines that call time.Sleep
+	tests     []string // names of the tests that it declares
 }
 
 type imported struct {
@@ -56,7 +57,7 @@ type imported struct {
 // rules are all of them; each returns what it found broken.
 var rules = []func(*tree) []finding{
 	tiersDoNotMeet, kafkaStaysInNodes, etcdStaysInOnePackage, packageTableMatchesModules, versionsAgree,
-	noMachinePaths, filesStaySmall, noInit, noSleepInTests, nothingLeftOpen,
+	noMachinePaths, filesStaySmall, noInit, noSleepInTests, nothingLeftOpen, promisesNameTests,
 }
 
 func check(root string) ([]finding, error) {
@@ -130,6 +131,9 @@ func readSource(root, name string) (source, error) {
 		case *ast.FuncDecl:
 			if n.Recv == nil && n.Name.Name == "init" {
 				s.inits = append(s.inits, fset.Position(n.Pos()).Line)
+			}
+			if n.Recv == nil && strings.HasPrefix(n.Name.Name, "Test") && strings.HasSuffix(name, "_test.go") {
+				s.tests = append(s.tests, n.Name.Name)
 			}
 		case *ast.SelectorExpr:
 			if x, ok := n.X.(*ast.Ident); ok && x.Name == "time" && n.Sel.Name == "Sleep" {

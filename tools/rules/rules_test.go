@@ -10,7 +10,9 @@ import (
 
 // A tree that keeps every rule; each case breaks one of them.
 var good = map[string]string{
-	"README.md":              "# x\n\n| package | version | for |\n|---|---|---|\n| [`go.uber.org/zap`](https://x) | v1.28.0 | logs |\n| `github.com/IBM/sarama` | v1.61.1 | Kafka |\n",
+	"README.md":              readme("[`TestA`](pkg/a_test.go), `make watch SECONDS=1`"),
+	"Makefile":               "test:\n\ttrue\n\nwatch: test\n",
+	"pkg/a_test.go":          "package pkg\n\nfunc TestA() {}\n",
 	"router/go.mod":          "module github.com/pointsmanhq/pointsman/router\n\nrequire go.uber.org/zap v1.28.0\n",
 	"wsnode/go.mod":          "module github.com/pointsmanhq/pointsman/wsnode\n\nrequire github.com/IBM/sarama v1.61.1\n\nrequire github.com/x/y v1.0.0 // indirect\n",
 	"tools/go.mod":           "module github.com/pointsmanhq/pointsman/tools\n\nrequire example.com/linter v1.0.0\n",
@@ -23,6 +25,12 @@ var good = map[string]string{
 	"deploy/etcd/go.mod":     "module example.com/etcd\n",
 	"integration/go.sum":     "",
 	"integration/binary.bin": "\x00/home/" + "someone",
+}
+
+// readme is a README whose one promise names these tests.
+func readme(tests string) string {
+	return "# x\n\n| package | version | for |\n|---|---|---|\n| [`go.uber.org/zap`](https://x) | v1.28.0 | logs |\n| `github.com/IBM/sarama` | v1.61.1 | Kafka |\n" +
+		"\n## Guarantees\n\n| | promise | test |\n|---|---|---|\n| order | in order | " + tests + " |\n\n## More\n\n`TestB`\n"
 }
 
 func TestGoodTreeKeepsEveryRule(t *testing.T) {
@@ -52,6 +60,11 @@ func TestEachBrokenRuleIsFound(t *testing.T) {
 		{"a large file", "wsnode/big.go", "package wsnode\n" + strings.Repeat("// x\n", maxLines), "wsnode/big.go:600: has 601 lines"},
 		{"init", "wsnode/i.go", "package wsnode\n\nfunc init() {}\n", "wsnode/i.go:3: "},
 		{"sleep in a test", "wsnode/s_test.go", "package wsnode\n\nimport \"time\"\n\nvar _ = func() { time.Sleep(1) }\n", "wsnode/s_test.go:5: "},
+		{"a promise names a test that is gone", "README.md", readme("[`TestB`](pkg/a_test.go)"), "README.md:12: TestB is not declared in pkg/a_test.go"},
+		{"a promise names a test in a file that is gone", "README.md", readme("[`TestA`](pkg/b_test.go)"), "README.md:12: TestA is not declared in pkg/b_test.go"},
+		{"a promise names a test and not its file", "README.md", readme("`make test`, `TestA`"), "README.md:12: names 1 tests without a link"},
+		{"a promise names a target that is gone", "README.md", readme("`make coffee`"), "README.md:12: the Makefile has no target coffee"},
+		{"a promise names no test", "README.md", readme("soon"), "README.md:12: the promise \"order\" names no test"},
 		{"left open", "wsnode/t.go", "package wsnode\n\n// TO" + "DO: more\n", "wsnode/t.go:3: "},
 	}
 	for _, test := range tests {
