@@ -236,6 +236,34 @@ func (c *crowd) roam(ctx context.Context, seed uint64) (stop func()) {
 	}
 }
 
+// goHome has the clients of router i, which were elsewhere while it was away, come back to it: otherwise the router
+// that never stops would have all of them in the end.
+func (c *crowd) goHome(ctx context.Context, i int) error {
+	home := c.target(i)
+	var away []*load.Client
+	for j, l := range c.all {
+		if l.slow || c.target(j) != home {
+			continue
+		}
+		if s := l.History().Sessions; len(s) > 0 && s[len(s)-1].Router != home.Name {
+			away = append(away, l.Client)
+		}
+	}
+	return load.Each(away, func(_ int, l *load.Client) error {
+		if err := l.Disconnect(ctx); err != nil {
+			return err
+		}
+		for at := i; ; at++ {
+			if err := l.Connect(ctx, c.target(at)); err == nil {
+				return nil
+			}
+			if !pause(ctx, 20*time.Millisecond) {
+				return context.Cause(ctx)
+			}
+		}
+	})
+}
+
 // comeBack connects a client to the first router that takes it.
 func (c *crowd) comeBack(ctx context.Context, l *listener, first int) {
 	for ; ctx.Err() == nil; first++ {

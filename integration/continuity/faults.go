@@ -35,6 +35,17 @@ type Fault struct {
 	stopped time.Time        // the broker had gone
 }
 
+// end is the last that is known of a fault.
+func (f *Fault) end() time.Time {
+	switch {
+	case !f.Healed.IsZero():
+		return f.Healed
+	case !f.Ended.IsZero():
+		return f.Ended
+	}
+	return f.Began
+}
+
 // act carries out one fault and returns when it is over, not when it has healed.
 func (r *Run) act(ctx context.Context, f *Fault) error {
 	again := func(err error) error {
@@ -142,7 +153,10 @@ func (r *Run) endRouter(ctx context.Context, f *Fault) error {
 	if err != nil {
 		return err
 	}
-	return r.stack.StartRouter(ctx, i)
+	if err := r.stack.StartRouter(ctx, i); err != nil {
+		return err
+	}
+	return r.crowd.goHome(ctx, i)
 }
 
 // disband has all members of the group leave it, and deletes it when it is told to.

@@ -66,10 +66,11 @@ type Second struct {
 
 // judge reads the topic and compares.
 func (r *Run) judge(ctx context.Context, failed error) (*Report, error) {
+	rep := &Report{Version: r.version(ctx), Machine: machine(), Began: r.began, Took: r.ended.Sub(r.began).Seconds(), Options: r.opts, Faults: r.faults}
+	r.sample.finish(rep) // before all processes are idle
 	r.halt()
 	r.producing.Wait()
 	r.logf("the producers have stopped after %d records; reading the topic", r.producer.Sent())
-	rep := &Report{Began: r.began, Took: r.ended.Sub(r.began).Seconds(), Options: r.opts, Faults: r.faults}
 	fail := func(err error) {
 		if err != nil {
 			rep.Failed = append(rep.Failed, err.Error())
@@ -127,6 +128,14 @@ func (r *Run) compare(truth *checker.Truth, rep *Report) {
 		rep.Failed = append(rep.Failed, strings.Split(err.Error(), "\n")...)
 	}
 	m.finish(rep)
+	for _, s := range rep.Slopes {
+		if s.Judged && max(s.RSS, s.Goroutines) >= Steep {
+			rep.Failed = append(rep.Failed, fmt.Sprintf("%s grows: memory %.1f %%, goroutines %.1f %% an hour after the first ten minutes", s.Process, s.RSS, s.Goroutines))
+		}
+	}
+	for _, f := range rep.Faults {
+		f.Load = rep.Busy.between(f.Began.Sub(r.began), f.end().Sub(r.began))
+	}
 	if r.opts.Overlap || r.opts.NoPauses {
 		return
 	}

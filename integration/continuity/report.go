@@ -33,6 +33,15 @@ func (rep *Report) String() string {
 		fmt.Fprintf(&b, "%-13s %6d %8d %8d  %9s %9s %9s  %9s %9s %9s%s\n", p.Kind, p.Faults, p.Clients, p.Affected,
 			short(p.P50), short(p.P99), short(p.Max), short(p.Others), short(p.Probe), limit, miss)
 	}
+	fmt.Fprintf(&b, "the machine: routers and nodes %.0f %%, clients and producers %.0f %%, Kafka and etcd %.0f %%, others %.0f %%; load average %.1f at the beginning, %.1f at the end\n",
+		100*rep.Busy.Product, 100*rep.Busy.Clients, 100*rep.Busy.Backend, 100*rep.Busy.Others, rep.Busy.Loads[0], rep.Busy.Loads[len(rep.Busy.Loads)-1])
+	for _, s := range rep.Slopes {
+		told := "too short a time to judge"
+		if s.Judged {
+			told = "judged"
+		}
+		fmt.Fprintf(&b, "%-10s from %.0f s to %.0f s: memory %+.1f %%, goroutines %+.1f %% an hour (%s)\n", s.Process, s.From, s.To, s.RSS, s.Goroutines, told)
+	}
 	if rep.story != "" {
 		fmt.Fprintf(&b, "\n%s", rep.story)
 	}

@@ -69,6 +69,7 @@ type Run struct {
 	spare  string // node
 	target func(i int) load.Target
 	busy   resources
+	sample *sampler
 
 	producing sync.WaitGroup
 	producer  *load.Producer
@@ -151,7 +152,8 @@ func (r *Run) setUp(ctx context.Context) error {
 	if r.producer, err = load.NewProducer(b.Kafka(), b.Topic(), kgo.MaxBufferedRecords(1_000_000)); err != nil {
 		return err
 	}
-	routers := b.Routers() // names and addresses stay
+	r.producer.Tick = 5 * time.Millisecond // Kafka takes part of the same machine
+	routers := b.Routers()                 // names and addresses stay
 	r.target = func(i int) load.Target {
 		at := routers[i%len(routers)]
 		return load.Target{Name: at.Name, URL: at.URL}
@@ -232,6 +234,7 @@ func (r *Run) produce(ctx context.Context, keys []string) {
 // play lets some quiet time pass, then makes one fault after the other.
 func (r *Run) play(ctx context.Context) error {
 	r.began = time.Now()
+	r.sample = startSampler(r)
 	pause(ctx, time.Duration(r.opts.Quiet)*time.Second)
 	r.quiet = time.Now()
 	stop := r.crowd.roam(ctx, r.opts.Seed)
@@ -368,6 +371,9 @@ func (r *Run) close() error {
 	}
 	if r.admin != nil {
 		r.admin.Close()
+	}
+	if r.sample != nil {
+		r.sample.close()
 	}
 	if r.stack != nil {
 		errs = append(errs, r.stack.Close())
