@@ -91,29 +91,16 @@ func (a *asked) picture(ctx context.Context) (*etcdmap.Picture, error) {
 	}
 	m, err := etcdmap.Open(etcdmap.Config{
 		Endpoints: a.Etcd, Prefix: a.EtcdPrefix, Topic: a.Topic, TLS: conf, Username: a.EtcdUser, Password: password,
-		DialTimeout: etcdPatience / 2,
+		DialTimeout: etcdPatience,
 	})
 	if err != nil {
 		return nil, &options.UsageError{Err: err}
 	}
-	ctx, cancel := context.WithTimeout(ctx, etcdPatience)
-	defer cancel()
-	var pic *etcdmap.Picture
-	_ = m.Watch(ctx, func(p *etcdmap.Picture) { // ends with ctx
-		pic = p
-		cancel()
-	})
-	health, _ := m.Health()
-	if err := m.Close(); err != nil && pic == nil && health == nil {
-		health = err
+	pic, err := m.Look(ctx)
+	if closed := m.Close(); err == nil {
+		err = closed
 	}
-	if pic == nil {
-		if health == nil {
-			health = context.DeadlineExceeded
-		}
-		return nil, health
-	}
-	return pic, nil
+	return pic, err
 }
 
 // fromEtcd is the stack as etcd alone tells it.

@@ -13,6 +13,7 @@ type program struct {
 	Serve       serve       `cmd:"" default:"withargs" help:"Read partitions and serve them to routers (the default)."`
 	Healthcheck healthcheck `cmd:"" help:"Ask a running node on this machine whether it is ready; for container health checks."`
 	Drain       drain       `cmd:"" help:"Ask a running node on this machine to stop in order."`
+	Doctor      doctorCmd   `cmd:"" help:"Examine Kafka, etcd, clocks, records and settings, and say what to do about what is wrong."`
 	Produce     produceCmd  `cmd:"" help:"Write records to the topic."`
 	Version     version     `cmd:"" help:"Print the version and stop."`
 }
