@@ -76,3 +76,7 @@ func TestLaggingHighWatermark(t *testing.T) { scenario.LaggingHighWatermark(t) }
 func TestTruncatedLog(t *testing.T) { scenario.TruncatedLog(t) }
 
 func TestIdleClient(t *testing.T) { scenario.IdleClient(t) }
+
+func TestDoctor(t *testing.T) { scenario.Doctor(t) }
+
+func TestOperatorCommands(t *testing.T) { scenario.OperatorCommands(t) }
