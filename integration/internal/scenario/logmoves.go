@@ -89,7 +89,7 @@ func RetentionOvertakesFrozenNode(t testing.TB) {
 }
 
 // TopicRecreated deletes the topic and creates it again, three times on the same sockets: the new one shorter than the
-// old one, at once longer, and at once longer while every node is frozen. Clients are told of a gap and get the new
+// old one, at once longer, and at once longer while every node is frozen; with more partitions, and with fewer. Clients are told of a gap and get the new
 // topic from its start, those that were away with hello.resumed false. Nodes and routers go on by themselves.
 func TopicRecreated(t testing.TB) {
 	const perRound = 8 // clients that are away in each round
@@ -101,13 +101,14 @@ func TopicRecreated(t testing.TB) {
 	truth := w.truth()
 	w.waitLife(clients, truth, 0, gapTopic)
 	rounds := []struct {
-		name    string
-		records int
-		frozen  bool
+		name       string
+		records    int
+		partitions int32
+		frozen     bool
 	}{
-		{"shorter than the old one", len(names), false},
-		{"longer than the old one", 20 * len(names), false},
-		{"longer, while all nodes are frozen", 40 * len(names), true},
+		{"shorter than the old one, with more partitions", len(names), 6, false},
+		{"longer than the old one, with fewer partitions", 20 * len(names), 3, false},
+		{"longer, while all nodes are frozen", 40 * len(names), 3, true},
 	}
 	for i, round := range rounds {
 		away := clients[i*perRound : (i+1)*perRound]
@@ -118,7 +119,7 @@ func TopicRecreated(t testing.TB) {
 			w.must(w.onNodes(w.FreezeNode))
 		}
 		begun := time.Now()
-		w.must(load.RecreateTopic(w.ctx, w.Kafka(), w.Topic(), w.Partitions()))
+		w.must(load.RecreateTopic(w.ctx, w.Kafka(), w.Topic(), round.partitions))
 		w.anew()
 		w.must(w.producer.Burst(w.ctx, names, round.records, 128))
 		full := time.Since(begun)
