@@ -25,6 +25,10 @@ func TestAllNodesDownSocketsStay(t *testing.T) { scenario.AllNodesDownSocketsSta
 
 func TestRouterStartsFirst(t *testing.T) { scenario.RouterStartsFirst(t) }
 
+func TestTokensRenewedWhileNodeIsKilled(t *testing.T) { scenario.TokensRenewedWhileNodeIsKilled(t) }
+
+func TestKeysOfTokensComeLate(t *testing.T) { scenario.KeysOfTokensComeLate(t) }
+
 func TestRouterRestartResumes(t *testing.T) { scenario.RouterRestartResumes(t) }
 
 func TestResumeOnOtherRouter(t *testing.T) { scenario.ResumeOnOtherRouter(t) }

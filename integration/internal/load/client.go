@@ -32,6 +32,9 @@ type Options struct {
 	From   string     // "", "latest", "earliest", a time or an offset
 	Query  url.Values // added to the request
 	Header http.Header
+	// Token, if set, gives a token for every connection, and a fresh one whenever the router says that the last one
+	// expires.
+	Token func() string
 
 	// ReadBuffer is the socket's receive buffer in bytes, 0 for the system's default. A client that is to stop
 	// reading takes a small one, so that it is felt soon.
@@ -70,6 +73,7 @@ type Client struct {
 	opened  time.Time // the newest connection
 	retry   time.Duration
 	heart   time.Duration
+	renewed int     // tokens sent on an open connection
 	faults  []error // what the server sent against the protocol
 }
 
@@ -136,8 +140,16 @@ func (c *Client) dial(ctx context.Context, to Target, cursor string) (*wsConn, e
 	case c.opts.From != "":
 		q.Set("from", c.opts.From)
 	}
+	header := c.opts.Header
+	if c.opts.Token != nil {
+		header = header.Clone()
+		if header == nil {
+			header = http.Header{}
+		}
+		header.Set("Authorization", "Bearer "+c.opts.Token())
+	}
 	return dialWS(ctx, dialConfig{
-		base: to.URL, target: "/v1/ws?" + q.Encode(), header: c.opts.Header,
+		base: to.URL, target: "/v1/ws?" + q.Encode(), header: header,
 		protocols: []string{"pointsman.json.v1"}, readBuffer: c.opts.ReadBuffer,
 	})
 }
@@ -206,6 +218,9 @@ func (c *Client) receive(op byte, msg []byte, at time.Time) {
 		err = fmt.Errorf("message with opcode %d, want text", op)
 	} else if err = json.Unmarshal(msg, &m); err == nil {
 		err = c.take(&m, at)
+		if m.Type == "expiring" && c.opts.Token != nil {
+			err = errors.Join(err, c.renew())
+		}
 	}
 	if err != nil {
 		c.mu.Lock()
@@ -214,6 +229,27 @@ func (c *Client) receive(op byte, msg []byte, at time.Time) {
 		}
 		c.mu.Unlock()
 	}
+}
+
+// renew sends a fresh token.
+func (c *Client) renew() error {
+	msg, err := json.Marshal(map[string]string{"type": "auth", "token": c.opts.Token()})
+	if err != nil {
+		return err
+	}
+	if c.Send(string(msg)) != nil {
+		return nil // the connection ends, and says why itself
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.renewed++
+	c.changed.Broadcast()
+	return nil
+}
+
+// WaitRenewed waits until so many tokens were sent on open connections.
+func (c *Client) WaitRenewed(ctx context.Context, n int) error {
+	return c.Wait(ctx, func(*checker.Client) bool { return c.renewed >= n })
 }
 
 // take writes a message down. What is wrong with it is returned, and it counts nevertheless where it can.
@@ -238,7 +274,7 @@ func (c *Client) take(m *message, at time.Time) error {
 		c.cursor = m.Cursor
 	}
 	s := &c.seen.Sessions[len(c.seen.Sessions)-1]
-	if s.HelloAt.IsZero() && m.Type != "hello" && m.Type != "waiting" && m.Type != "goaway" {
+	if s.HelloAt.IsZero() && m.Type != "hello" && m.Type != "waiting" && m.Type != "goaway" && m.Type != "expiring" {
 		err = errors.Join(err, fmt.Errorf("%s before hello", m.Type))
 	}
 	switch m.Type {
@@ -273,6 +309,7 @@ func (c *Client) take(m *message, at time.Time) error {
 	case "goaway":
 		s.GoAways++
 		c.retry = time.Duration(m.RetryAfterMS) * time.Millisecond
+	case "expiring":
 	default:
 		err = errors.Join(err, fmt.Errorf("unknown type %q", m.Type))
 	}
