@@ -294,3 +294,53 @@ func TestRenewalsThatAreRefusedCloseTheSocket(t *testing.T) {
 		})
 	}
 }
+
+func TestRenewalThatCannotBeJudgedLeavesTheClientAsItIs(t *testing.T) {
+	known, unknown := authtest.EC(t, "known"), authtest.EC(t, "unknown")
+	issuer := authtest.NewIssuer(t)
+	issuer.Serve(authtest.Set(t, known))
+	s, v, n := secured(t, auth.Config{JWKS: issuer.URL, Cooldown: time.Hour}, nil)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for v.Ready() != nil {
+		<-tick.C
+	}
+	ws := s.listen(t, known.Sign(t, authtest.Claims("alice", time.Hour)))
+	send(t, ws, clientmsg.AppendAuth(nil, unknown.Sign(t, authtest.Claims("alice", time.Hour))))
+	send(t, ws, clientmsg.AppendAuth(nil, known.Sign(t, authtest.Claims("alice", time.Hour))))
+	send(t, ws, clientmsg.AppendAuth(nil, known.Sign(t, authtest.Claims("bob", time.Hour))))
+	// The last one is what closes it; the first did not.
+	if code, _ := closed(t, ws); code != closecode.CredentialsRefused {
+		t.Errorf("closed with %d", code)
+	}
+	for what, want := range map[string]int{"message unavailable": 1, "message ok": 1, "message other_key": 1} {
+		if got := n.of(what); got != want {
+			t.Errorf("%s: %d, want %d", what, got, want)
+		}
+	}
+}
+
+func TestHandshakeIsAnsweredWhileKeysAreUnknown(t *testing.T) {
+	known, unknown := authtest.EC(t, "known"), authtest.EC(t, "unknown")
+	issuer := authtest.NewIssuer(t)
+	s, v, _ := secured(t, auth.Config{JWKS: issuer.URL, Refresh: time.Millisecond, Cooldown: time.Nanosecond}, nil)
+	ask := func(k *authtest.Key) (int, string) {
+		status, _, header := s.ask(t, http.MethodGet, "/v1/ws", bearer(k.Sign(t, authtest.Claims("alice", time.Hour))))
+		return status, header.Get("Retry-After")
+	}
+	if status, retry := ask(known); status != 503 || retry == "" {
+		t.Errorf("without keys: %d, Retry-After %q", status, retry)
+	}
+	issuer.Serve(authtest.Set(t, known))
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for v.Ready() != nil {
+		<-tick.C
+	}
+	if status, _ := ask(known); status != 101 {
+		t.Errorf("with keys: %d", status)
+	}
+	if status, _ := ask(unknown); status != 401 && status != 503 {
+		t.Errorf("an unknown key: %d", status)
+	}
+}
