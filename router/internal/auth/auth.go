@@ -189,6 +189,9 @@ func New(cfg Config) (*Verifier, error) {
 
 // Run keeps the keys fresh until ctx ends. Afterwards nobody waits for keys any more.
 func (v *Verifier) Run(ctx context.Context) error {
+	if v.cfg.JWKS != "" && len(v.cfg.Audiences) == 0 {
+		v.cfg.Logger.Warn("no audience is configured; tokens that the issuer made for other services are taken")
+	}
 	v.keys.run(ctx)
 	return nil
 }

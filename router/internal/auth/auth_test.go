@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -532,4 +533,40 @@ func FuzzVerify(f *testing.F) {
 			t.Fatalf("%v", err)
 		}
 	})
+}
+
+// BenchmarkVerify is what a token costs a router, once per connection and renewal.
+func BenchmarkVerify(b *testing.B) {
+	keys := map[string]*authtest.Key{"RS256": authtest.RSA(b, "rs", 2048), "ES256": authtest.EC(b, "es"), "EdDSA": authtest.Ed(b, "ed"), "HS256": authtest.HMAC(authtest.Secret)}
+	dir := b.TempDir()
+	set, secret := filepath.Join(dir, "jwks.json"), filepath.Join(dir, "secret")
+	if err := errors.Join(
+		os.WriteFile(set, authtest.Set(b, keys["RS256"], keys["ES256"], keys["EdDSA"]), 0o600),
+		os.WriteFile(secret, []byte(authtest.Secret), 0o600),
+	); err != nil {
+		b.Fatal(err)
+	}
+	v, err := auth.New(auth.Config{JWKS: set, SecretFile: secret})
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = v.Run(ctx) })
+	defer wg.Wait()
+	defer cancel()
+	for _, name := range []string{"RS256", "ES256", "EdDSA", "HS256"} {
+		token := keys[name].Sign(b, authtest.Claims("alice", time.Hour))
+		for v.Ready() != nil {
+			runtime.Gosched()
+		}
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := v.Verify(ctx, token); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }
