@@ -22,6 +22,11 @@ const (
 	// barrenLimit is how many answers without progress, although there is something to read, lead to a solo
 	// fetch, which always makes progress.
 	barrenLimit = 2
+	// awayMost is the longest wait between two looks for the broker of a partition. All partitions share one question,
+	// so a short one costs little, and it is what clients wait for longer than any other consumer when a broker is back.
+	awayMost = 150 * time.Millisecond
+	// refusedMost is the same for a partition that is refused, or cannot be understood, by a broker that is there.
+	refusedMost = time.Second
 	// readerIdle is how long the reader of a broker outlives its last partition.
 	readerIdle = 30 * time.Second
 )
@@ -143,10 +148,10 @@ func (l *live) giveLocked(p *part, lead leader) {
 	nudge(r.wake)
 }
 
-// orphan gives a part back to the dispatcher because of err.
-func (l *live) orphan(p *part, err error) {
+// orphan gives a part back to the dispatcher because of err; it waits a little longer each time, up to most.
+func (l *live) orphan(p *part, err error, most time.Duration) {
 	l.fail(p, err)
-	p.due = time.Now().Add(p.wait.d)
+	p.due = time.Now().Add(min(p.wait.d, most))
 	p.wait.next()
 	l.mu.Lock()
 	l.orphans = append(l.orphans, p)
@@ -218,7 +223,7 @@ func (l *live) takeDue(now time.Time) (due []*part, next time.Duration) {
 
 func (l *live) place(p *part, t *topology, err error) {
 	if err != nil {
-		l.orphan(p, err)
+		l.orphan(p, err, awayMost)
 		return
 	}
 	if t.id != p.id {
@@ -227,7 +232,7 @@ func (l *live) place(p *part, t *topology, err error) {
 	}
 	lead, err := t.leader(p.partition)
 	if err != nil {
-		l.orphan(p, err)
+		l.orphan(p, err, awayMost)
 		return
 	}
 	l.mu.Lock()
@@ -243,10 +248,10 @@ func (l *live) findBounds(p *part) {
 	switch {
 	case l.c.ctx.Err() != nil:
 	case err != nil:
-		l.orphan(p, err)
+		l.orphan(p, err, awayMost)
 	case p.pos >= b.Start && p.pos <= b.High:
 		// It was so for a moment only, as after a leader change.
-		l.orphan(p, sarama.ErrOffsetOutOfRange)
+		l.orphan(p, sarama.ErrOffsetOutOfRange, awayMost)
 	case !p.stopped.Load():
 		l.end(p)
 		p.sink.OutOfRange(b)
@@ -416,7 +421,7 @@ func (r *reader) fetchSolo(ctx context.Context, p *part) bool {
 func (r *reader) unreadable(p *part, err error) {
 	p.solo = true
 	r.drop(p)
-	r.l.orphan(p, fmt.Errorf("read at offset %d: %w", p.pos, err))
+	r.l.orphan(p, fmt.Errorf("read at offset %d: %w", p.pos, err), refusedMost)
 }
 
 // accept delivers what a good answer proved.
@@ -456,7 +461,13 @@ func (r *reader) refused(p *part, err sarama.KError) {
 		r.l.wg.Go(func() { r.l.findBounds(p) })
 		return
 	}
-	r.l.orphan(p, err)
+	most := refusedMost
+	switch err { //nolint:exhaustive // the others do not pass by looking for another leader
+	case sarama.ErrNotLeaderForPartition, sarama.ErrLeaderNotAvailable, sarama.ErrFencedLeaderEpoch, sarama.ErrUnknownLeaderEpoch,
+		sarama.ErrReplicaNotAvailable, sarama.ErrUnknownTopicOrPartition, sarama.ErrBrokerNotAvailable, sarama.ErrKafkaStorageError:
+		most = awayMost
+	}
+	r.l.orphan(p, err, most)
 }
 
 // lost gives up all partitions of a broker that does not answer.
@@ -480,7 +491,7 @@ func (r *reader) abandon(err error) {
 	held := r.held
 	r.held = nil
 	for _, p := range held {
-		r.l.orphan(p, err)
+		r.l.orphan(p, err, awayMost)
 	}
 }
 
