@@ -65,10 +65,16 @@ simulate-mutants: ## the simulation against deliberate bugs: each must be caught
 	POINTSMAN_MUTANTS=1 $(GOTEST) -count=1 -v -run TestMutants -timeout 30m $(ARGS) ./integration/simulate
 
 .PHONY: continuity
-continuity: build ## SECONDS=600 SEED=1 FAULTS=all [OVERLAP=1] [CLIENTS=10000]: random faults on real parts, every client judged (Java 17, Maven)
+continuity: build ## SECONDS=600 SEED=1 FAULTS=all [OVERLAP=1] [CLIENTS=10000]: random faults on real parts, every client judged, into docs/continuity (Java 17, Maven)
 	$(GO) build -o bin/ ./integration/cmd/continuity
-	@POINTSMAN_BIN=$(CURDIR)/bin exec bin/continuity -seconds $(or $(SECONDS),600) -seed $(or $(SEED),1) -faults '$(or $(FAULTS),all)' \
+	@exec bin/continuity -bin bin -out docs/continuity -seconds $(or $(SECONDS),600) -seed $(or $(SEED),1) -faults '$(or $(FAULTS),all)' \
 	  -clients $(or $(CLIENTS),10000) $(if $(OVERLAP),-overlap) $(ARGS)
+
+.PHONY: continuity-short
+continuity-short: build ## the same for two minutes each: a fixed seed, and a random one with overlapping faults; pauses are printed, not judged
+	$(GO) build -o bin/ ./integration/cmd/continuity
+	bin/continuity -bin bin -seconds 120 -quiet 5 -seed 1 -clients 2000 -no-pauses
+	bin/continuity -bin bin -seconds 120 -quiet 5 -seed 0 -clients 2000 -no-pauses -overlap
 
 .PHONY: lint
 lint: lint-go lint-rules lint-modules ## golangci-lint, the project's own rules, and each module built alone

@@ -305,5 +305,5 @@ func (r *Run) owned(ctx context.Context) (map[int32]string, error) {
 }
 
 func newAdmin(brokers []string) (*kgo.Client, error) {
-	return kgo.NewClient(kgo.AlwaysRetryEOF(), kgo.SeedBrokers(brokers...))
+	return kgo.NewClient(append(eager(), kgo.SeedBrokers(brokers...))...)
 }

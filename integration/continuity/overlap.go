@@ -121,5 +121,5 @@ func (r *Run) over(f *Fault, err error) {
 	if err != nil {
 		said = ": " + err.Error()
 	}
-	r.logf("%4.0fs  %2d %-13s %-10s lasted %6s; %d clients wait for 5 s%s", f.Began.Sub(r.began).Seconds(), f.N, f.Kind, f.Victim, short(f.Ended.Sub(f.Began)), n, said)
+	r.logf("%4.0fs  %2d %-13s %-10s lasted %6s; %d clients have nothing newer than 5 s%s", f.Began.Sub(r.began).Seconds(), f.N, f.Kind, f.Victim, short(f.Ended.Sub(f.Began)), n, said)
 }

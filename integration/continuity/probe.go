@@ -25,8 +25,8 @@ type probe struct {
 type arrival struct{ at, late int64 } // microseconds since the Unix epoch; microseconds
 
 func startProbe(brokers []string, topic string) (*probe, error) {
-	cl, err := kgo.NewClient(kgo.AlwaysRetryEOF(), kgo.SeedBrokers(brokers...), kgo.ConsumeTopics(topic),
-		kgo.ConsumeStartOffset(kgo.NewOffset().AtEnd()), kgo.FetchMaxWait(100*time.Millisecond))
+	cl, err := kgo.NewClient(append(eager(), kgo.SeedBrokers(brokers...), kgo.ConsumeTopics(topic),
+		kgo.ConsumeStartOffset(kgo.NewOffset().AtEnd()), kgo.FetchMaxWait(100*time.Millisecond))...)
 	if err != nil {
 		return nil, fmt.Errorf("start a probe: %w", err)
 	}
@@ -46,6 +46,15 @@ func startProbe(brokers []string, topic string) (*probe, error) {
 		}
 	}()
 	return p, nil
+}
+
+// eager has a client look for a broker that is away as often as it may: by default it waits for seconds, in which the
+// product would seem to be quick.
+func eager() []kgo.Opt {
+	const often = 50 * time.Millisecond
+	return []kgo.Opt{
+		kgo.AlwaysRetryEOF(), kgo.MetadataMinAge(often), kgo.RetryBackoffFn(func(int) time.Duration { return often }), kgo.DialTimeout(time.Second),
+	}
 }
 
 func (p *probe) close() {

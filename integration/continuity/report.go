@@ -51,11 +51,11 @@ func (rep *Report) String() string {
 	return b.String()
 }
 
-// made is how many faults there were; quiet times are none.
+// made is how many faults there were; quiet times are none, and neither is what could not be done.
 func (rep *Report) made() int {
 	n := 0
 	for _, f := range rep.Faults {
-		if f.Kind != Quiet {
+		if f.Kind != Quiet && f.Error == "" {
 			n++
 		}
 	}

@@ -149,7 +149,7 @@ func (r *Run) setUp(ctx context.Context) error {
 	if r.admin, err = newAdmin(b.Kafka()); err != nil {
 		return err
 	}
-	if r.producer, err = load.NewProducer(b.Kafka(), b.Topic(), kgo.MaxBufferedRecords(1_000_000)); err != nil {
+	if r.producer, err = load.NewProducer(b.Kafka(), b.Topic(), append(eager(), kgo.MaxBufferedRecords(1_000_000))...); err != nil {
 		return err
 	}
 	r.producer.Tick = 5 * time.Millisecond // Kafka takes part of the same machine
@@ -299,10 +299,12 @@ func (r *Run) heal(ctx context.Context, f *Fault) (map[int32]string, error) {
 	if err := r.crowd.settledSome(ctx, last); err != nil {
 		return nil, err
 	}
-	f.Healed = time.Now()
-	if f.Kind == Kafka {
-		f.Probe = r.probe.after(f.stopped)
+	for f.Kind == Kafka && f.Probe.IsZero() {
+		if f.Probe = r.probe.after(f.stopped); f.Probe.IsZero() && !pause(ctx, 10*time.Millisecond) {
+			return nil, fmt.Errorf("the probe receives nothing: %w", context.Cause(ctx))
+		}
 	}
+	f.Healed = time.Now()
 	return owners, nil
 }
 
