@@ -50,14 +50,25 @@ func HangingTransaction(t testing.TB) {
 				t.Errorf("%s: a record of another partition took %s", tt.how, d)
 			}
 		}
+		if tt.how == "commit" { // nor does it hold up a rolling deploy
+			old := w.Nodes()[0].ID
+			_, err := w.AddNode(w.ctx)
+			w.must(err)
+			w.must(w.DrainNode(w.ctx, old))
+			w.hangs(lane, true)
+		}
 		// The timeout may come at any time from here on.
 		if h := alice.History(); tt.how != "timeout" && len(recordsOf(&h)) != want {
 			t.Errorf("%s: alice has %d records while the transaction is open, want %d", tt.how, len(recordsOf(&h)), want)
 		}
 		w.must(tt.end(tx))
 		want += tt.records + 1
-		if err := alice.Wait(w.ctx, func(s *checker.Client) bool { return len(recordsOf(s)) == want }); err != nil {
-			t.Fatalf("%s: the partition does not go on: %v", tt.how, err)
+		ctx, cancel := w.within(30 * time.Second)
+		err = alice.Wait(ctx, func(s *checker.Client) bool { return len(recordsOf(s)) == want })
+		cancel()
+		if err != nil {
+			h := alice.History()
+			t.Fatalf("%s: the partition does not go on: %v; alice has %d records, want %d", tt.how, err, len(recordsOf(&h)), want)
 		}
 		t.Logf("%s: held back for %s", tt.how, time.Since(begun).Round(time.Millisecond))
 		w.hangs(lane, false)
