@@ -41,6 +41,10 @@ func TestRouterWithoutKeysAsksClientsToComeBack(t *testing.T) {
 	if status, body := ask(); status != http.StatusServiceUnavailable || !strings.Contains(body, "keys") {
 		t.Errorf("without keys: %d %q", status, body)
 	}
+	if status, _ := get(t, "http://"+r.Addr()+"/v1/ws", "Connection", "Upgrade", "Upgrade", "websocket",
+		"Authorization", "Bearer "+strings.Repeat("x", 100<<10)); status != http.StatusRequestHeaderFieldsTooLarge {
+		t.Errorf("a token of 100 KB: %d", status)
+	}
 	waitFor(t, "the log to tell", func() bool { return logs.FilterMessage("keys of tokens cannot be loaded").Len() > 0 })
 	issuer.Serve(authtest.Set(t, key))
 	// The token is taken; what is missing now is the topic, because there is no etcd.

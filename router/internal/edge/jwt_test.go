@@ -2,7 +2,9 @@ package edge_test
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/base64"
+	"encoding/pem"
 	"net/http"
 	"net/url"
 	"os"
@@ -13,6 +15,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/pointsmanhq/pointsman/proto/clientmsg"
 	"github.com/pointsmanhq/pointsman/proto/closecode"
@@ -342,5 +345,68 @@ func TestHandshakeIsAnsweredWhileKeysAreUnknown(t *testing.T) {
 	}
 	if status, _ := ask(unknown); status != 401 && status != 503 {
 		t.Errorf("an unknown key: %d", status)
+	}
+}
+
+// TestEachKindOfTokenHasItsAnswer is what a client is told, before the upgrade and on an open socket. The verdicts
+// themselves are tested beside the verifier.
+func TestEachKindOfTokenHasItsAnswer(t *testing.T) {
+	rs, other := authtest.RSA(t, "rs", 2048), authtest.RSA(t, "rs", 2048)
+	claims := func(more ...any) map[string]any {
+		c := map[string]any{"sub": "alice", "aud": "us", "exp": time.Now().Add(time.Hour).Unix()}
+		for i := 0; i < len(more); i += 2 {
+			c[more[i].(string)] = more[i+1]
+		}
+		return c
+	}
+	der, err := x509.MarshalPKIXPublicKey(rs.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	public := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
+	stranger := *other
+	stranger.ID = "nobody"
+	issuer := authtest.NewIssuer(t)
+	issuer.Serve(authtest.Set(t, rs))
+	s, v, _ := secured(t, auth.Config{JWKS: issuer.URL, Audiences: []string{"us"}, Cooldown: time.Nanosecond}, nil)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for v.Ready() != nil {
+		<-tick.C
+	}
+	const stays = 0
+	for _, c := range []struct {
+		name, token  string
+		status, code int
+	}{
+		{"good", rs.Sign(t, claims()), 101, stays},
+		{"alg none", (&authtest.Key{Method: jwt.SigningMethodNone, Private: jwt.UnsafeAllowNoneSignatureType}).Sign(t, claims()), 401, 4009},
+		{"HS256 with the RSA public key", (&authtest.Key{ID: "rs", Method: jwt.SigningMethodHS256, Private: public}).Sign(t, claims()), 401, 4009},
+		{"wrong kid", stranger.Sign(t, claims()), 401, 4009},
+		{"wrong key", other.Sign(t, claims()), 401, 4009},
+		{"expired", rs.Sign(t, claims("exp", time.Now().Add(-time.Minute).Unix())), 401, 4009},
+		{"not yet valid", rs.Sign(t, claims("nbf", time.Now().Add(time.Minute).Unix())), 401, 4009},
+		{"wrong audience", rs.Sign(t, claims("aud", "them")), 401, 4009},
+		{"a claim that is not a string", rs.Sign(t, claims("sub", 7)), 403, 4009},
+		{"a claim that is a list", rs.Sign(t, claims("sub", []string{"alice", "bob"})), 403, 4009},
+		{"another client key", rs.Sign(t, claims("sub", "bob")), 101, 4009},
+		{"20 KB", rs.Sign(t, claims("x", strings.Repeat("x", 20<<10))), 401, 4009},
+		{"100 KB", rs.Sign(t, claims("x", strings.Repeat("x", 75<<10))), 401, 4009}, // 431 from the router's server
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if status, reason, _ := s.ask(t, http.MethodGet, "/v1/ws", bearer(c.token)); status != c.status || reason == "" && status != 101 {
+				t.Errorf("upgrade: %d %q, want %d and a reason", status, reason, c.status)
+			}
+			ws := s.listen(t, rs.Sign(t, claims()))
+			send(t, ws, clientmsg.AppendAuth(nil, c.token))
+			want := c.code
+			if c.code == stays {
+				send(t, ws, []byte("bye")) // a code of its own, if the one before did nothing
+				want = closecode.UnsupportedData
+			}
+			if code, reason := closed(t, ws); code != want || reason == "" {
+				t.Errorf("message: %d %q, want %d and a reason", code, reason, want)
+			}
+		})
 	}
 }
