@@ -114,7 +114,7 @@ func (m *Map) tryTopic(ctx context.Context, decide func(*directory.Topic) (direc
 }
 
 // mergeTopic returns what the key should hold when have is there and known was there before: after a restore from an
-// old backup neither the incarnation nor the partition count may go back. false: have is good.
+// old backup neither the incarnation nor the partition count may go back, and what is known of growth is not forgotten. false: have is good.
 func mergeTopic(have, known directory.Topic) (directory.Topic, bool) {
 	if have.TopicID != known.TopicID {
 		return have, false
@@ -124,7 +124,10 @@ func mergeTopic(have, known directory.Topic) (directory.Topic, bool) {
 		next.Incarnation, differs = known.Incarnation, true
 	}
 	if known.Partitions > have.Partitions {
-		next.Partitions, next.Growth, differs = known.Partitions, known.Growth, true
+		next.Partitions, differs = known.Partitions, true
+	}
+	if growth := directory.MergeGrowth(have.Growth, known.Growth); !directory.SameGrowth(growth, have.Growth) {
+		next.Growth, differs = growth, true
 	}
 	return next, differs
 }

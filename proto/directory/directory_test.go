@@ -28,6 +28,12 @@ func grown() directory.Topic {
 	return t
 }
 
+func followed() directory.Topic {
+	t := grown()
+	t.Growth[1].From, t.Growth[1].Closed = []int64{6, 0, 9}, []int64{8, 0, math.MaxInt64}
+	return t
+}
+
 func node() directory.Node {
 	return directory.Node{V: 1, Instance: "5f3a9c", Addr: "10.0.0.7:9080", Started: at(), Version: "v1.0.0"}
 }
@@ -58,6 +64,7 @@ func TestValuesAndKeysAreFrozen(t *testing.T) {
 		{Name: "key-topic", Text: keys.TopicKey()},
 		{Name: "key-node", Text: keys.Node("node-1")},
 		{Name: "key-claim", Text: keys.Claim(3)},
+		{Name: "topic-followed", Text: marshal(t, followed())},
 	})
 	for _, line := range golden.Read(t, "testdata/directory.golden") {
 		var got, want any
@@ -69,6 +76,9 @@ func TestValuesAndKeysAreFrozen(t *testing.T) {
 			got, err = directory.ParseTopic(value)
 		case "topic-grown":
 			want = grown()
+			got, err = directory.ParseTopic(value)
+		case "topic-followed":
+			want = followed()
 			got, err = directory.ParseTopic(value)
 		case "node":
 			want = node()
@@ -142,6 +152,8 @@ func TestMalformedValuesAreRefused(t *testing.T) {
 			{`"incarnation":2`, `"incarnation":-2`, "incarnation -2"},
 			{`"partitions":1,`, `"partitions":3,`, "growth 0: 1 ends for 3 partitions"},
 			{`"ends":[5]`, `"ends":[-5]`, "partition 0 ends at -5"},
+			{`"ends":[5],`, `"ends":[5],"from":[1,2],`, "growth 0: 2 offsets for 1 partitions"},
+			{`"ends":[5],`, `"ends":[5],"closed":[-1],`, "ends at -1"},
 			{`"since":"2026`, `"since":"yesterday`, "parsing time"},
 		}},
 		"node": {marshal(t, node()), func(b []byte) (any, error) { return directory.ParseNode(b) }, []row{

@@ -211,9 +211,16 @@ func (t Topic) check() error {
 		if len(g.Ends) != int(g.Partitions) {
 			return fmt.Errorf("growth %d: %d ends for %d partitions", i, len(g.Ends), g.Partitions)
 		}
-		for p, end := range g.Ends {
-			if end < 0 {
-				return fmt.Errorf("growth %d: partition %d ends at %d", i, p, end)
+		for _, more := range [][]int64{g.From, g.Closed} {
+			if len(more) != 0 && len(more) != int(g.Partitions) {
+				return fmt.Errorf("growth %d: %d offsets for %d partitions", i, len(more), g.Partitions)
+			}
+		}
+		for _, offsets := range [][]int64{g.Ends, g.From, g.Closed} {
+			for p, o := range offsets {
+				if o < 0 {
+					return fmt.Errorf("growth %d: partition %d ends at %d", i, p, o)
+				}
 			}
 		}
 		if err := checkTime("since", g.Since); err != nil {
