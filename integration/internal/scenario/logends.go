@@ -144,7 +144,7 @@ func LaggingHighWatermark(t *testing.T) {
 		how  refusal
 	}{{"without records", silence}, {"out of range", outOfRange}} {
 		t.Run(tt.name, func(t *testing.T) {
-			w := onFake(t, stack.Options{Nodes: 1, Partitions: 2, NodeFlags: []string{"--drain-timeout=1s"}})
+			w := onFake(t, stack.Options{Nodes: 1, Partitions: 2, NodeFlags: []string{"--drain-timeout=1s", "--truncated-after=1h"}})
 			stays := w.client(0, load.Options{Key: "alice"})
 			back := w.client(0, load.Options{Key: w.sameLane("alice")})
 			names := []string{stays.Key(), back.Key()}
@@ -201,8 +201,8 @@ func TruncatedLog(t testing.TB) {
 
 	lane := w.partitionOf("alice")
 	end := truth.Partitions[lane].End - 7
-	lost := w.lower(lane, end, outOfRange)
 	begun := time.Now()
+	lost := w.lower(lane, end, outOfRange)
 	w.must(back.Connect(w.ctx, w.target(0)))
 	for _, c := range clients {
 		ctx, cancel := w.within(30 * time.Second)
