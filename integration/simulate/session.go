@@ -89,7 +89,7 @@ func (s *session) visit(fn func(now time.Time)) {
 
 func (s *session) route(now time.Time, t *router.Table) {
 	s.target = t.Route(s.partition)
-	s.core.Route(now, s.target)
+	s.core.Route(now, t)
 }
 
 func (s *session) linkDown(now time.Time, l router.LinkID) {
@@ -104,7 +104,7 @@ func (s *session) recreate(now time.Time, t *router.Table) {
 	}
 	if s.greeted {
 		s.topicID = t.TopicID
-		s.core.Recreate(now, t.TopicID, s.partition)
+		s.core.Recreate(now, t.TopicID, nil, s.partition)
 	} else {
 		// The client was told nothing of the old topic; its cursor may well be of the new one.
 		s.core.Close()
@@ -248,6 +248,10 @@ func (s *session) Waiting() { s.say(message{kind: saysWaiting, at: position{part
 func (s *session) GoAway(partition int32, next int64, _ time.Duration) {
 	s.say(message{kind: saysGoAway, at: position{partition: partition, next: next}})
 }
+
+func (s *session) Follow(partition int32) router.LinkID { return s.r.table.Route(partition) }
+
+func (s *session) Leave(int32) {}
 
 func (s *session) Handover(pending bool) {
 	if s.pending == pending {

@@ -13,7 +13,7 @@ import (
 type LinkID = session.LinkID
 
 // Session is a client's state machine, see package session.
-type Session = session.Core
+type Session = session.Feed
 
 // SessionConfig is shared by all sessions of a router, see package session.
 type SessionConfig = session.Config
@@ -27,6 +27,18 @@ type SessionStatus = session.Status
 // Open is a new client's wish, see package session.
 type Open = session.Open
 
+// Stage is one home of a key, see package session.
+type Stage = session.Stage
+
+// Position is a place in a partition, see package session.
+type Position = session.Position
+
+// Done is the next offset of a partition that is done with, see package session.
+const Done = session.Done
+
+// Grew reports whether a later table knows more of the topic's growth.
+func Grew(old, next *Table) bool { return table.Grew(old, next) }
+
 // Hello is what the client is told first, see package session.
 type Hello = session.Hello
 
@@ -35,7 +47,7 @@ type Gap = session.Gap
 
 // NewSession returns a session that has no stream yet.
 func NewSession(cfg *SessionConfig, out SessionOutput, o Open) *Session {
-	return session.New(cfg, out, o)
+	return session.NewFeed(cfg, out, o)
 }
 
 // Table says who serves what, see package table.

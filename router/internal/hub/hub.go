@@ -44,6 +44,7 @@ var (
 	ErrClosing  = errors.New("the router is stopping")
 	ErrNoTopic  = errors.New("the topic is not known yet")
 	ErrNoCursor = errors.New("the cursor belongs to another key")
+	ErrBehind   = errors.New("the cursor is of a partition that this router has not heard of yet")
 )
 
 // Hub is the whole of a router's sessions. It implements links.Events.
@@ -284,22 +285,25 @@ func (h *Hub) reroute(t *turn, old, next *view, cause string) {
 			h.visit(t, b, func(s *Session) { s.recreate(t, next) })
 		}
 		return
-	case old.Partitions() < next.Partitions():
-		h.log.Warn("partitions were added", zap.Int32("before", old.Partitions()), zap.Int32("partitions", next.Partitions()))
+	case table.Grew(old.Table, next.Table):
+		h.log.Info("partitions were added, or all producers have heard of it", zap.Int32("before", old.Partitions()),
+			zap.Int32("partitions", next.Partitions()))
 		for _, b := range buckets {
-			h.visit(t, b, func(s *Session) { s.grow(next) })
+			h.visit(t, b, func(s *Session) { s.grow(t, next) })
 		}
 	}
 	for _, p := range table.Moved(old.Table, next.Table) {
 		if int(p) < len(buckets) {
-			h.visit(t, buckets[p], func(s *Session) { s.route(t, next, cause) })
+			h.visitEach(t, buckets[p].all(t), func(s *Session) { s.route(t, next, cause) })
 		}
 	}
 }
 
 // visit calls f for every session of a bucket, within a visit.
-func (h *Hub) visit(t *turn, b *bucket, f func(s *Session)) {
-	for _, s := range b.snapshot(t) {
+func (h *Hub) visit(t *turn, b *bucket, f func(s *Session)) { h.visitEach(t, b.snapshot(t), f) }
+
+func (h *Hub) visitEach(t *turn, sessions []*Session, f func(s *Session)) {
+	for _, s := range sessions {
 		s.mu.Lock()
 		if s.enter(t) {
 			f(s)

@@ -339,52 +339,132 @@ func TestUngreetedClientsWishIsJudgedAnewForARecreatedTopic(t *testing.T) {
 	r.consistent()
 }
 
-func TestClientsWhoseKeyMovesWhenPartitionsAreAddedAreAskedToComeBack(t *testing.T) {
-	r := newRig(t, rigOptions{})
-	a := r.start("a")
-	r.claim(a)
-	stays, moves := "", ""
+// mover is a key that lives elsewhere among 8 partitions than among 4, and where.
+func mover(t *testing.T) (key string, from, to int32) {
+	t.Helper()
 	m, err := partitioner.New("murmur2")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := 0; stays == "" || moves == ""; i++ {
-		key := fmt.Sprint("key-", i)
-		if m.Partition([]byte(key), 4) == m.Partition([]byte(key), 8) {
-			stays = key
-		} else {
-			moves = key
+	for i := 0; ; i++ {
+		key = fmt.Sprint("key-", i)
+		if from, to = m.Partition([]byte(key), 4), m.Partition([]byte(key), 8); from != to {
+			return key, from, to
 		}
 	}
-	one, other := r.connect(stays), r.connect(moves)
-	one.next(clientmsg.TypeHello)
-	cursor := other.next(clientmsg.TypeHello).Cursor
+}
+
+// grow adds partitions; ends and closed are those of partition p, closed < 0 is for not yet.
+func (r *rig) grow(p int32, end, closed int64) {
 	r.log.Partitions = 8
+	g := directory.Growth{Partitions: 4, Ends: make([]int64, 4)}
+	g.Ends[p] = end
+	if closed >= 0 {
+		g.Closed = make([]int64, 4)
+		g.Closed[p] = closed
+	}
 	topic := *r.pic.Topic
-	topic.Partitions = 8
+	topic.Partitions, topic.Growth = 8, []directory.Growth{g}
 	r.pic.Topic = &topic
+	r.put()
+}
+
+// positions is what a cursor lists.
+func positions(t *testing.T, text string) map[int32]int64 {
+	t.Helper()
+	c, err := cursor.Decode(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[int32]int64{}
+	for _, p := range c.Feeds[0].Positions {
+		out[p.Partition] = p.Next
+	}
+	return out
+}
+
+func TestKeyThatMovesWhenPartitionsAreAddedIsFollowed(t *testing.T) {
+	r := newRig(t, rigOptions{heartbeat: 300 * time.Millisecond})
+	a := r.start("a")
 	r.claim(a)
-	if code, _ := other.closed(); code != closecode.TopicChanged {
-		t.Errorf("closed with %d", code)
+	key, from, to := mover(t)
+	c := r.connect(key)
+	first := c.next(clientmsg.TypeHello).Cursor
+	r.log.Append(from, key, []byte(quoted(0)))
+	single := c.record(0, quoted(0)).Cursor
+	r.log.Append(from, key, []byte(quoted(1)))
+	c.record(1, quoted(1))
+	r.grow(from, 2, -1)
+	r.log.Append(to, key, []byte(quoted(2)))
+	m := c.until(clientmsg.TypeRecord)
+	if got := positions(t, m.Cursor); m.Partition != to || len(got) != 2 || got[from] != 2 || got[to] != 1 {
+		t.Fatalf("record of partition %d, cursor %v; want %d, and both positions", m.Partition, got, to)
 	}
-	r.append(moves, quoted(0))
-	r.append(stays, quoted(1))
-	other = r.connect(moves, "cursor", cursor)
-	if h := other.next(clientmsg.TypeHello); h.Resumed {
-		t.Error("a cursor that does not know the partition is said to be resumed")
+	both := m.Cursor
+	// A producer that has not heard of the growth.
+	r.log.Append(from, key, []byte(quoted(3)))
+	if m := c.until(clientmsg.TypeRecord); m.Partition != from || m.Offset != 2 {
+		t.Fatalf("got %d:%d, want the late record %d:2", m.Partition, m.Offset, from)
 	}
-	if g := other.next(clientmsg.TypeGap); g.Reason != "moved" || g.Partition != m.Partition([]byte(moves), 8) || g.From != -1 || g.To != 0 {
+	r.consistent()
+	values := func(cursor string) (got []string) {
+		c := r.connect(key, "cursor", cursor)
+		if h := c.next(clientmsg.TypeHello); !h.Resumed {
+			t.Errorf("a cursor at %v was not resumed", positions(t, cursor))
+		}
+		for len(got) == 0 || got[len(got)-1] != quoted(3) && got[len(got)-1] != quoted(2) || len(got) < 1 {
+			got = append(got, string(c.until(clientmsg.TypeRecord).Value))
+		}
+		return got
+	}
+	if got := values(both); len(got) != 1 || got[0] != quoted(3) {
+		t.Errorf("with both positions: got %q", got)
+	}
+	// Cursors from before the growth: the old partition to its end, then the rest.
+	for text, skip := range map[string]int{first: 0, single: 1} {
+		c := r.connect(key, "cursor", text)
+		if h := c.next(clientmsg.TypeHello); !h.Resumed {
+			t.Error("a cursor from before the growth was not resumed")
+		}
+		got := map[string]bool{}
+		for i := skip; i < 4; i++ {
+			m := c.until(clientmsg.TypeRecord)
+			if i < 2 && string(m.Value) != quoted(i) {
+				t.Errorf("got %s, want %s", m.Value, quoted(i))
+			}
+			got[string(m.Value)] = true
+		}
+		if len(got) != 4-skip {
+			t.Errorf("got %v", got)
+		}
+	}
+	r.grow(from, 2, 3)
+	for len(positions(t, c.until(clientmsg.TypeCheckpoint).Cursor)) != 1 {
+	}
+	r.log.Append(to, key, []byte(quoted(4)))
+	c.until(clientmsg.TypeRecord)
+	if got := positions(t, c.until(clientmsg.TypeCheckpoint).Cursor); got[to] != 2 {
+		t.Errorf("the last cursor lists %v", got)
+	}
+	r.consistent()
+}
+
+func TestCursorOfAPartitionThatTheHistoryDoesNotKnowIsAGap(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	a := r.start("a")
+	r.claim(a)
+	r.append("alice", quoted(0))
+	elsewhere := (r.partition("alice") + 1) % 4
+	c := r.connect("alice", "cursor", cursor.Encode(cursor.Cursor{TopicID: nodetest.TopicID(), Feeds: []cursor.Feed{{
+		Key: cursor.Hash([]byte("alice")), Positions: []cursor.Position{{Partition: elsewhere, Next: 5}},
+	}}}))
+	if h := c.next(clientmsg.TypeHello); h.Resumed {
+		t.Error("said to be resumed")
+	}
+	if g := c.next(clientmsg.TypeGap); g.Reason != "moved" || g.Partition != r.partition("alice") || g.From != -1 {
 		t.Errorf("gap %+v", g)
 	}
-	// The gap's and every later cursor are of the new partition: coming back with one is a resume.
-	after := other.record(0, quoted(0)).Cursor
-	r.append(moves, quoted(2))
-	again := r.connect(moves, "cursor", after)
-	if h := again.next(clientmsg.TypeHello); !h.Resumed {
-		t.Error("a cursor of the new partition was not resumed")
-	}
-	again.record(1, quoted(2))
-	one.until(clientmsg.TypeRecord)
+	c.record(0, quoted(0))
 	r.consistent()
 }
 

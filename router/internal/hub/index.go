@@ -8,6 +8,22 @@ type bucket struct {
 	sessions []*Session // guarded by mu; a session knows its place
 	pending  []*Session // guarded by mu; those that want to be polled, likewise
 	closed   bool       // guarded by mu; nothing is added any more
+	// guests are sessions of other buckets whose keys lived here, or will.
+	guests map[*Session]struct{} // guarded by mu
+}
+
+// setGuest registers a session of another bucket.
+func (b *bucket) setGuest(s *Session, on bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !on {
+		delete(b.guests, s)
+		return
+	}
+	if b.guests == nil {
+		b.guests = map[*Session]struct{}{}
+	}
+	b.guests[s] = struct{}{}
 }
 
 // add registers a session; false once the hub is closing.
@@ -60,6 +76,17 @@ func (b *bucket) snapshot(t *turn) []*Session {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	t.visit = append(t.visit[:0], b.sessions...)
+	return t.visit
+}
+
+// all is the snapshot with the guests.
+func (b *bucket) all(t *turn) []*Session {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	t.visit = append(t.visit[:0], b.sessions...)
+	for s := range b.guests {
+		t.visit = append(t.visit, s)
+	}
 	return t.visit
 }
 

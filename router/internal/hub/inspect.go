@@ -2,6 +2,7 @@ package hub
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/pointsmanhq/pointsman/proto/directory"
@@ -159,26 +160,33 @@ func (h *Hub) Consistency() Consistency {
 }
 
 func (h *Hub) checkLocked(s *Session, partition, i int, complain func(string, ...any)) {
-	st := s.core.Status()
-	if int(st.Partition) != int(s.part) || s.bucket != h.bucket(s.part) {
-		complain("partition %d, session %d: it is of partition %d and its core of %d", partition, i, s.part, st.Partition)
-	}
-	if st.Primary != 0 {
-		switch ln := h.lane(st.Primary); {
-		case ln == nil:
-			complain("partition %d, session %d: its link %d is not there", partition, i, st.Primary)
-		default:
-			if owner, ok := ln.streams.Owner(st.Stream); !ok || owner != s {
-				complain("partition %d, session %d: link %d does not know its stream %d", partition, i, st.Primary, st.Stream)
+	var states [4]session.Status
+	several := s.core.Several()
+	pending := false
+	for _, st := range s.core.Statuses(states[:0]) {
+		b := h.bucket(st.Partition)
+		if b != s.bucket && (!several || s.away == nil || !slices.Contains(s.away.buckets, b)) || s.bucket != h.bucket(s.part) {
+			complain("partition %d, session %d: it is of partition %d and its core of %d", partition, i, s.part, st.Partition)
+		}
+		if st.Primary != 0 {
+			switch ln := h.lane(st.Primary); {
+			case ln == nil:
+				complain("partition %d, session %d: its link %d is not there", partition, i, st.Primary)
+			default:
+				if owner, ok := ln.streams.Owner(st.Stream); !ok || owner != s {
+					complain("partition %d, session %d: link %d does not know its stream %d", partition, i, st.Primary, st.Stream)
+				}
 			}
 		}
+		if st.Secondary != 0 && h.lane(st.Secondary) == nil {
+			complain("partition %d, session %d: its new link %d is not there", partition, i, st.Secondary)
+		}
+		pending = pending || st.Secondary != 0
 	}
-	if st.Secondary != 0 && h.lane(st.Secondary) == nil {
-		complain("partition %d, session %d: its new link %d is not there", partition, i, st.Secondary)
-	}
-	if pending := st.Secondary != 0; pending && !s.pending {
+	if pending && !s.pending {
 		complain("partition %d, session %d: a handover that nobody polls", partition, i)
 	}
+	st := s.core.Status()
 	if owed := s.conn.Owed() + s.unpaid; owed != st.Queued {
 		complain("partition %d, session %d: the ledger says %d bytes queued, the outbox %d", partition, i, st.Queued, owed)
 	}

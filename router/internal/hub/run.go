@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// slices is into how many parts a look at all sessions is divided, so that it disturbs nobody.
-	slices = 10
+	// looks is into how many parts a look at all sessions is divided, so that it disturbs nobody.
+	looks = 10
 	// pollEvery is how often pending handovers are looked at, beside their checkpoints.
 	pollEvery = 20 * time.Millisecond
 	// asleep is a pause of this goroutine after which clients' silence is counted anew: the process was stopped.
@@ -24,7 +24,7 @@ const (
 func (h *Hub) Run(ctx context.Context) {
 	// A core wants a tick at least ten times per heartbeat.
 	round := min(time.Second, h.cfg.Session.Heartbeat/10)
-	every := max(round/slices, time.Millisecond)
+	every := max(round/looks, time.Millisecond)
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	polls := time.NewTimer(pollEvery)
@@ -43,7 +43,7 @@ func (h *Hub) Run(ctx context.Context) {
 			}
 			last = now
 			h.look(part, since, &sum)
-			if part++; part == slices {
+			if part++; part == looks {
 				h.waiting.Store(sum.waiting)
 				h.queued.Store(sum.queued)
 				part, sum = 0, look{}
@@ -68,12 +68,12 @@ type look struct {
 	queued  int64
 }
 
-// look visits every slices-th partition's sessions.
+// look visits every looks-th partition's sessions.
 func (h *Hub) look(part int, since time.Time, sum *look) {
 	t := h.turn()
 	defer t.end()
 	buckets := *h.buckets.Load()
-	for p := part; p < len(buckets); p += slices {
+	for p := part; p < len(buckets); p += looks {
 		for _, s := range buckets[p].snapshot(t) {
 			s.mu.Lock()
 			if s.enter(t) {

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"slices"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/pointsmanhq/pointsman/router/internal/clientconn"
 	"github.com/pointsmanhq/pointsman/router/internal/session"
+	"github.com/pointsmanhq/pointsman/router/internal/table"
 )
 
 // Wish is what a client asks for, checked as far as it can be without the table.
@@ -37,7 +39,7 @@ type Session struct {
 	pendingPlace int // guarded by the bucket's mu
 
 	mu       sync.Mutex
-	core     *session.Core  // guarded by mu
+	core     *session.Feed  // guarded by mu
 	wish     *Wish          // guarded by mu; nil once the client was greeted
 	t        *turn          // guarded by mu; whose visit this is, nil between visits
 	bucket   *bucket        // guarded by mu
@@ -45,6 +47,7 @@ type Session struct {
 	topicID  [16]byte       // guarded by mu
 	target   session.LinkID // guarded by mu; the last route it was told
 	lost     session.LinkID // guarded by mu; a link that went down while a stream was attached to it
+	away     *away          // guarded by mu; nil unless the session has to do with other partitions than its own
 	unpaid   int64          // guarded by mu; cost of records that were accepted and need no bytes
 	brokenAt int64          // guarded by mu; Unix nanoseconds since when no stream serves it, 0 while one does
 	outage   *move          // guarded by mu; in which that happened, nil for none
@@ -61,31 +64,35 @@ func (v *view) resolve(w Wish) (session.Open, error) {
 	if v.fit != nil {
 		return session.Open{}, v.fit
 	}
-	o := session.Open{
-		Key: w.Key, Partition: v.partitioner.Partition(w.Key, v.Partitions()), Start: w.Start, TopicID: v.TopicID,
-	}
+	o := session.Open{Key: w.Key, Partition: v.partitioner.Partition(w.Key, v.Partitions()), TopicID: v.TopicID}
+	path := v.path(w.Key)
 	if w.Cursor == nil {
+		o.From(path, w.Start)
 		return o, nil
 	}
 	feed, ok := w.Cursor.For(w.Key)
 	if !ok {
 		return session.Open{}, ErrNoCursor
 	}
-	earliest := link.Start{Kind: link.StartEarliest}
 	if w.Cursor.TopicID != v.TopicID {
-		o.Start, o.Gap = earliest, link.GapTopic
+		o.Gap = link.GapTopic
+		o.From(path, link.Start{Kind: link.StartEarliest})
 		return o, nil
 	}
+	at := make([]session.Position, 0, len(feed.Positions))
 	for _, p := range feed.Positions {
-		if p.Partition == o.Partition {
-			o.Start, o.Resumed = link.Start{Kind: link.StartCursor, Value: p.Next}, true
-			return o, nil
+		if p.Partition >= v.Partitions() {
+			return session.Open{}, ErrBehind
 		}
+		at = append(at, session.Position{Partition: p.Partition, Next: p.Next})
 	}
-	// Partitions were added and the key lives in one that the cursor has not seen: nothing was delivered from there,
-	// and what was not yet delivered from the old one is out of reach.
-	o.Start, o.Gap = earliest, link.GapMoved
+	o.At(path, at)
 	return o, nil
+}
+
+// path is a key's way through the topic's growth, nil if it never moved.
+func (v *view) path(key []byte) []session.Stage {
+	return v.Path(func(partitions int32) int32 { return v.partitioner.Partition(key, partitions) })
 }
 
 // Check tells whether a wish could be granted now, without granting it.
@@ -116,8 +123,8 @@ func (h *Hub) Connect(conn *clientconn.Conn, w Wish) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.topicID, s.part, s.bucket = o.TopicID, o.Partition, h.bucket(o.Partition)
-	s.core = session.New(&h.cfg.Session, s, o)
+	s.topicID, s.part = o.TopicID, v.partitioner.Partition(s.key, v.Partitions())
+	s.bucket = h.bucket(s.part)
 	// Whoever changes the table after this finds the session in its bucket and waits for its lock; so the view
 	// taken after this is the newest that the session is not told of.
 	if !s.bucket.add(s) {
@@ -127,10 +134,14 @@ func (h *Hub) Connect(conn *clientconn.Conn, w Wish) (*Session, error) {
 	h.open.Add(1)
 	h.cfg.Metrics.Connects.Inc()
 	s.enter(t)
-	if v = h.view.Load(); v.TopicID != s.topicID {
-		s.recreate(t, v)
-	} else {
-		s.route(t, v, "")
+	s.core = session.NewFeed(&h.cfg.Session, s, o)
+	switch now := h.view.Load(); {
+	case now.TopicID != s.topicID:
+		s.recreate(t, now)
+	case table.Grew(v.Table, now.Table):
+		s.grow(t, now)
+	default:
+		s.route(t, now, "")
 	}
 	s.leave(t)
 	return s, nil
@@ -180,6 +191,9 @@ func (s *Session) leave(t *turn) {
 	for s.lost != 0 {
 		l := s.lost
 		s.lost = 0
+		if a := s.away; a != nil && len(a.lost) > 0 {
+			s.lost, a.lost = a.lost[0], a.lost[1:]
+		}
 		s.linkDown(t, l, s.h.view.Load())
 	}
 	s.t = nil
@@ -195,7 +209,7 @@ func (s *Session) route(t *turn, v *view, cause string) {
 		}
 	}
 	s.target = target
-	s.core.Route(t.now, target)
+	s.core.Route(t.now, v)
 }
 
 // linkDown tells the core that a link is gone, and routes it anew.
@@ -226,24 +240,29 @@ func (s *Session) recreate(t *turn, v *view) {
 		return
 	}
 	p := v.partitioner.Partition(s.key, v.Partitions())
-	if s.wish != nil {
-		s.core.Close()
-	}
-	s.move(p)
 	s.topicID, s.target = v.TopicID, v.Route(p)
 	if s.wish != nil {
-		o, err := v.resolve(*s.wish)
-		if err != nil {
-			s.conn.Close(closecode.TopicChanged, err.Error())
-			s.finish = true
-			return
-		}
-		o.Since = s.core.Heard()
-		s.core = session.New(&s.h.cfg.Session, s, o)
-	} else {
-		s.core.Recreate(t.now, v.TopicID, p)
+		s.judge(t, v, p)
+		return
 	}
-	s.core.Route(t.now, s.target)
+	s.move(p)
+	s.core.Recreate(t.now, v.TopicID, v.path(s.key), p)
+	s.core.Route(t.now, v)
+}
+
+// judge begins the session of a client that was not greeted anew: what it wishes means something else now.
+func (s *Session) judge(t *turn, v *view, p int32) {
+	s.core.Close()
+	s.move(p)
+	o, err := v.resolve(*s.wish)
+	if err != nil {
+		s.conn.Close(closecode.TopicChanged, err.Error())
+		s.finish = true
+		return
+	}
+	o.Since = s.core.Heard()
+	s.core = session.NewFeed(&s.h.cfg.Session, s, o)
+	s.core.Route(t.now, v)
 }
 
 // move puts the session into another partition's bucket.
@@ -257,19 +276,75 @@ func (s *Session) move(p int32) {
 		s.bucket.setPending(s, false)
 		b.setPending(s, true)
 	}
+	s.Leave(p) // where it was a guest
 	s.bucket.remove(s)
 	b.addAlways(s)
 	s.bucket = b
 }
 
-// grow ends a session whose key lives in another partition since partitions were added. The client comes back with
-// its cursor, and is served from the new partition's beginning.
-func (s *Session) grow(v *view) {
-	if v.partitioner.Partition(s.key, v.Partitions()) == s.part {
+// grow follows the key to where it lives since partitions were added, and lets go of where it lived when producers
+// have all heard of it.
+func (s *Session) grow(t *turn, v *view) {
+	if v.fit != nil {
 		return
 	}
-	s.conn.Close(closecode.TopicChanged, "partitions were added and the key moved; connect again with the cursor")
-	s.finish = true
+	p := v.partitioner.Partition(s.key, v.Partitions())
+	path := v.path(s.key)
+	if path == nil && p == s.part {
+		return
+	}
+	s.target = v.Route(p)
+	if s.wish != nil {
+		s.judge(t, v, p)
+		return
+	}
+	s.move(p)
+	s.core.Grow(t.now, path)
+	s.core.Route(t.now, v)
+}
+
+// away is what a session has to do with other partitions than its own.
+type away struct {
+	buckets []*bucket
+	lost    []session.LinkID // beside Session.lost
+}
+
+// Follow implements session.Output. Whoever changes the table after this finds the session in the bucket.
+func (s *Session) Follow(p int32) session.LinkID {
+	if b := s.h.bucket(p); b != s.bucket && (s.away == nil || !slices.Contains(s.away.buckets, b)) {
+		if s.away == nil {
+			s.away = &away{}
+		}
+		s.away.buckets = append(s.away.buckets, b)
+		b.setGuest(s, true)
+	}
+	return s.h.view.Load().Route(p)
+}
+
+// Leave implements session.Output.
+func (s *Session) Leave(p int32) {
+	b := s.h.bucket(p)
+	if s.away == nil || !slices.Contains(s.away.buckets, b) {
+		return
+	}
+	b.setGuest(s, false)
+	s.away.buckets = slices.DeleteFunc(s.away.buckets, func(o *bucket) bool { return o == b })
+	if len(s.away.buckets)+len(s.away.lost) == 0 {
+		s.away = nil
+	}
+}
+
+// lose notes a link that was found to be down.
+func (s *Session) lose(l session.LinkID) {
+	switch {
+	case s.lost == 0 || s.lost == l:
+		s.lost = l
+	default:
+		if s.away == nil {
+			s.away = &away{}
+		}
+		s.away.lost = append(s.away.lost, l)
+	}
 }
 
 // flush makes one attempt to write what is queued and tells the core what has left.
@@ -317,12 +392,12 @@ func (s *Session) say(build func(dst []byte) []byte) {
 func (s *Session) Attach(l session.LinkID, f link.Attach) uint64 {
 	ln := s.h.lane(l)
 	if ln == nil {
-		s.lost = l
+		s.lose(l)
 		return 0
 	}
 	n, ok := ln.streams.Add(s, f.Partition)
 	if !ok {
-		s.lost = l
+		s.lose(l)
 		return 0
 	}
 	f.Stream = n

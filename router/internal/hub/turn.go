@@ -112,13 +112,27 @@ func (t *turn) forget() { t.frameIs = noFrame }
 
 // cursorOf is the text of a session's cursor; valid until the next call.
 func (t *turn) cursorOf(s *Session, partition int32, next int64) []byte {
+	if s.core.Several() {
+		return t.cursorOfSeveral(s)
+	}
 	t.cursor = cursor.AppendSingle(t.cursor[:0], s.topicID, s.keyHash, partition, next, 0)
+	return t.cursor
+}
+
+// cursorOfSeveral is the cursor of a session whose key is followed from one partition to the next.
+func (t *turn) cursorOfSeveral(s *Session) []byte {
+	feed := cursor.Feed{Key: s.keyHash}
+	for _, p := range s.core.Positions(nil) {
+		feed.Positions = append(feed.Positions, cursor.Position{Partition: p.Partition, Next: p.Next})
+	}
+	t.cursor = append(t.cursor[:0], cursor.Encode(cursor.Cursor{TopicID: s.topicID, Feeds: []cursor.Feed{feed}})...)
 	return t.cursor
 }
 
 // jsonFrame is the record's message as a whole frame.
 func (t *turn) jsonFrame(s *Session, r *link.Record) []byte {
-	if t.frameIs == jsonFrame && t.frameOf == s.keyHash {
+	several := s.core.Several()
+	if t.frameIs == jsonFrame && t.frameOf == s.keyHash && !several {
 		return t.frame
 	}
 	c := t.cursorOf(s, r.Partition, r.Offset+1)
@@ -126,5 +140,8 @@ func (t *turn) jsonFrame(s *Session, r *link.Record) []byte {
 	t.record = clientmsg.AppendRecord(t.record, c, r.Partition, r.Offset, r.Timestamp, r.Headers, r.Value, r.Tombstone, nil)
 	t.frame = clientconn.Seal(t.record, 0, clientconn.Text)
 	t.frameIs, t.frameOf = jsonFrame, s.keyHash
+	if several {
+		t.frameIs = noFrame // nobody else has the same cursor
+	}
 	return t.frame
 }

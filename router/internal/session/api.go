@@ -31,6 +31,10 @@ type Open struct {
 	// cursor is of another topic id; GapMoved: it does not know the partition. Start is the partition's oldest
 	// record then, and hello is followed by this gap.
 	Gap link.GapReason
+	// Path is where the key lived and lives, nil if it never moved; then Partition and Start say where to begin, and
+	// the Plan if it did.
+	Path []Stage
+	Plan Plan
 	// Since is when the client was last sent something, zero if the first heartbeat counts from the first Route.
 	Since time.Time
 }
@@ -71,4 +75,9 @@ type Output interface {
 	// Handover says that a move began (pending=true) or ended, or that a stream has to be attached again in a
 	// moment; the shell calls Core.Poll of pending sessions.
 	Handover(pending bool)
+
+	// Follow says that the session has to do with a partition beside its key's last one from now on, and returns its
+	// route; Leave that it has not any more.
+	Follow(partition int32) LinkID
+	Leave(partition int32)
 }

@@ -25,7 +25,8 @@ type stream struct {
 
 func (s *stream) is(l LinkID, id uint64) bool { return s.link != 0 && s.link == l && s.id == id }
 
-// Core is the state machine of one client. It is not safe for concurrent use: its shell owns it.
+// Core is the state machine of one client in one partition: nearly always that is all there is to it. A Feed adds
+// what a key needs whose partition changes. It is not safe for concurrent use: its shell owns it.
 type Core struct {
 	cfg *Config
 	out Output
@@ -33,36 +34,46 @@ type Core struct {
 	key       []byte
 	topicID   [16]byte
 	partition int32
-	start     link.Start     // until greeted or after a topic was recreated: where to begin
 	resumed   bool           // the client came with a cursor of this topic
 	owed      link.GapReason // tell of this gap once attached, for the client cannot go on where it stopped
-	toldID    [16]byte       // while a gap is owed: the topic that next is a position in
-	toldIn    int32          // and its partition
 	greeted   bool           // hello was sent: next is valid
 	waiting   bool           // the client was told that no node lives
+	pending   bool           // the shell polls
+	closures  int32
+	start     link.Start // until greeted or after a topic was recreated: where to begin
+	told      *told      // while a gap is owed: what next is a position in
 
 	next   int64 // the cursor: everything below it was delivered; it only moves forward
 	target LinkID
 	// primary serves the client. During a handover next takes over from it; both serve.
 	primary   stream
 	secondary stream
-	pending   bool // the shell polls
 
-	ledger  ledger
+	ledger  *ledger   // of all the session's Cores
 	heardAt time.Time // when the client was last sent something
 
 	reattachAt time.Time // zero, or when to attach again after a node closed the stream
-	closures   int
 
 	dropped uint64
 }
 
+// told is a place in a topic that is perhaps gone.
+type told struct {
+	topicID   [16]byte
+	partition int32
+	at        []Position // on a trail, every place
+}
+
 // New returns a session that has no stream yet; the first Route gives it one.
 func New(cfg *Config, out Output, o Open) *Core {
-	return &Core{
+	c := newCore(cfg, out, &ledger{window: cfg.Window, lanes: 1}, &o)
+	return &c
+}
+
+func newCore(cfg *Config, out Output, book *ledger, o *Open) Core {
+	return Core{
 		cfg: cfg, out: out, key: o.Key, topicID: o.TopicID, partition: o.Partition, start: o.Start,
-		resumed: o.Resumed && o.Gap == link.GapNone, owed: o.Gap, ledger: ledger{window: cfg.Window},
-		heardAt: o.Since,
+		resumed: o.Resumed && o.Gap == link.GapNone, owed: o.Gap, ledger: book, heardAt: o.Since,
 	}
 }
 
@@ -104,11 +115,11 @@ func (c *Core) LinkDown(now time.Time, l LinkID) {
 	}
 	if c.primary.link == l {
 		c.join()
-		c.primary = stream{}
+		c.lose(&c.primary)
 		c.promote()
 	}
 	if c.secondary.link == l {
-		c.secondary = stream{}
+		c.lose(&c.secondary)
 	}
 	c.repair()
 	c.settle()
@@ -147,26 +158,24 @@ func (c *Core) Attached(now time.Time, l LinkID, a link.Attached) {
 		c.Poll(now)
 		return
 	}
-	waited := c.waiting
-	c.waiting = false
+	waited, owed := c.waiting, c.owed
+	c.waiting, c.owed = false, link.GapNone
 	if !c.greeted {
-		c.greeted, c.next = true, a.Next
+		c.greeted, c.next, c.told = true, a.Next, nil
 		complete := c.resumed && a.Gap == link.GapNone
 		c.out.Hello(Hello{Partition: c.partition, Next: a.Next, Resumed: complete})
 		c.heardAt = now
 		switch {
-		case c.owed != link.GapNone:
-			c.out.Gap(Gap{Partition: c.partition, From: a.Next, Next: a.Next, Reason: c.owed})
+		case owed != link.GapNone:
+			c.out.Gap(Gap{Partition: c.partition, From: a.Next, Next: a.Next, Reason: owed})
 		case a.Gap != link.GapNone:
 			c.out.Gap(Gap{Partition: c.partition, From: c.start.Value, Next: a.Next, Reason: a.Gap})
 		}
-		c.owed = link.GapNone
 		return
 	}
-	if c.owed != link.GapNone {
+	if owed != link.GapNone {
 		c.next = a.Next
-		c.out.Gap(Gap{Partition: c.partition, From: a.Next, Next: a.Next, Reason: c.owed})
-		c.owed = link.GapNone
+		c.out.Gap(Gap{Partition: c.partition, From: a.Next, Next: a.Next, Reason: owed})
 		c.heardAt = now
 		return
 	}
@@ -187,6 +196,7 @@ func (c *Core) Record(now time.Time, l LinkID, id uint64, r *link.Record) {
 	}
 	cost := r.Cost()
 	s.left -= cost
+	c.ledger.under -= cost
 	if r.Offset < c.next {
 		c.dropped++
 		c.regrant()
@@ -249,10 +259,10 @@ func (c *Core) Closed(now time.Time, l LinkID, f link.Closed) {
 	}
 	if s == &c.primary {
 		c.join()
-		c.primary = stream{}
+		c.lose(&c.primary)
 		c.promote()
 	} else {
-		c.secondary = stream{}
+		c.lose(&c.secondary)
 	}
 	c.reattachAt = now.Add(min(reattachFirst<<min(c.closures, 8), reattachMost))
 	c.closures++
@@ -268,12 +278,12 @@ func (c *Core) Recreate(now time.Time, topicID [16]byte, partition int32) {
 	c.drop(&c.primary)
 	c.drop(&c.secondary)
 	if c.owed == link.GapNone {
-		c.toldID, c.toldIn = c.topicID, c.partition
+		c.told = &told{topicID: c.topicID, partition: c.partition}
 	}
 	c.topicID, c.partition = topicID, partition
 	c.start, c.resumed = link.Start{Kind: link.StartEarliest}, false
 	c.owed = link.GapNone
-	if !c.greeted || topicID != c.toldID || partition != c.toldIn {
+	if !c.greeted || c.told.topicID != topicID || c.told.partition != partition {
 		c.owed = link.GapTopic
 	}
 	if c.target != 0 {
@@ -362,6 +372,9 @@ func (c *Core) Close() {
 	c.settle()
 }
 
+// placed reports whether next is a position in the topic.
+func (c *Core) placed() bool { return c.greeted && c.owed == link.GapNone }
+
 // Primary is the link that serves the session, 0 for none.
 func (c *Core) Primary() LinkID { return c.primary.link }
 
@@ -406,7 +419,8 @@ func (c *Core) attach(l LinkID) stream {
 		c.join()
 		start = link.Start{Kind: link.StartCursor, Value: c.next}
 	}
-	s.left = c.ledger.allowance(c.primary.left)
+	s.left = c.ledger.allowance(c.primary.left, c.elsewhere())
+	c.ledger.under += s.left
 	s.id = c.out.Attach(l, link.Attach{
 		Partition: c.partition, Key: c.key, Start: start, TopicID: c.topicID, Credit: s.left,
 	})
@@ -417,8 +431,17 @@ func (c *Core) drop(s *stream) {
 	if s.link != 0 {
 		c.out.Detach(s.link, s.id)
 	}
+	c.lose(s)
+}
+
+// lose forgets a stream and the credit that was under way on it.
+func (c *Core) lose(s *stream) {
+	c.ledger.under -= s.left
 	*s = stream{}
 }
+
+// elsewhere is what the session's other Cores have under way.
+func (c *Core) elsewhere() int64 { return c.ledger.under - c.primary.left - c.secondary.left }
 
 // join moves the cursor to what the serving link's checkpoints cover.
 func (c *Core) join() {
@@ -438,8 +461,9 @@ func (c *Core) regrantOne(s *stream, other int64) {
 	if s.link == 0 {
 		return
 	}
-	if give := c.ledger.grant(s.left, other); give > 0 {
+	if give := c.ledger.grant(s.left, other, c.elsewhere()); give > 0 {
 		s.left += give
+		c.ledger.under += give
 		c.out.Credit(s.link, s.id, give)
 	}
 }

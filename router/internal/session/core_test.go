@@ -169,6 +169,8 @@ func (w *world) Gap(g Gap) {
 func (w *world) Waiting()                           { w.waits++; w.tracef("waiting") }
 func (w *world) GoAway(int32, int64, time.Duration) {}
 func (w *world) Handover(p bool)                    { w.polling = p; w.tracef("pending=%v", p) }
+func (w *world) Follow(int32) LinkID                { return 0 }
+func (w *world) Leave(int32)                        {}
 func (w *world) newRecord(offset int64, n int) *link.Record {
 	return &link.Record{Offset: offset, Value: make([]byte, n)}
 }

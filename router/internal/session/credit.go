@@ -6,23 +6,30 @@ package session
 type ledger struct {
 	window int64
 	queued int64 // accepted records that have not left the outbox
+	under  int64 // what is under way on all streams
+	lanes  int32 // Cores that share the account, at least 1
+	shut   bool  // nothing may come yet: the client was not greeted
 }
 
-// share is the most that one stream may have under way. Half the window each lets a second stream start at
-// once during a handover.
-func (l *ledger) share() int64 { return l.window / 2 }
+// share is the most that one stream may have under way. Half of a lane's part of the window lets a second stream
+// start at once during a handover.
+func (l *ledger) share() int64 { return l.window / 2 / int64(l.lanes) }
 
-// allowance is what a stream may have under way now, if others have what other says.
-func (l *ledger) allowance(other int64) int64 {
-	return max(0, min(l.share(), l.window-l.queued-max(0, other)))
+// allowance is what a stream may have under way now, if its Core's other stream has what other says, and the other
+// Cores' have what elsewhere says.
+func (l *ledger) allowance(other, elsewhere int64) int64 {
+	if l.shut {
+		return 0
+	}
+	return max(0, min(l.share(), l.window-l.queued-max(0, other)-max(0, elsewhere)))
 }
 
 // grant returns how many bytes to give a stream that has left bytes under way (negative after a record larger
 // than its credit). Small amounts are saved up, also for a stream that has nothing left: a Credit frame should be
 // worth sending, and a node that reads the log again for a stream wants to send it more than one record. It comes
 // to that: what others may have under way leaves a share to each once the outbox is empty.
-func (l *ledger) grant(left, other int64) int64 {
-	if give := l.allowance(other) - left; give > 0 && give >= l.share()/2 {
+func (l *ledger) grant(left, other, elsewhere int64) int64 {
+	if give := l.allowance(other, elsewhere) - left; give > 0 && give >= l.share()/2 {
 		return give
 	}
 	return 0

@@ -41,6 +41,9 @@ func (s *script) Waiting()                           { s.calls = append(s.calls,
 func (s *script) GoAway(int32, int64, time.Duration) { s.calls = append(s.calls, "goaway") }
 func (s *script) Handover(p bool)                    { s.polling = p }
 
+func (s *script) Follow(int32) LinkID { return 1 }
+func (s *script) Leave(int32)         {}
+
 func (s *script) take() []string {
 	c := s.calls
 	s.calls = nil

@@ -78,7 +78,17 @@ func Build(prev *Table, pic Picture, up []Link) (*Table, error) {
 		// A restored etcd may show fewer partitions than a node has already proved: they never become fewer.
 		if prev.Topic != nil && id == prev.TopicID && next.Partitions < prev.Topic.Partitions {
 			next.Partitions = prev.Topic.Partitions
-			next.Growth = prev.Topic.Growth
+			next.Growth = nil
+		}
+		if prev.Topic != nil && id == prev.TopicID && next.Partitions > prev.Topic.Partitions && !slices.ContainsFunc(next.Growth, func(g directory.Growth) bool { return g.Partitions == prev.Topic.Partitions }) {
+			// Whoever wrote this did not see the growth. Keys are followed all the same, in no particular order.
+			next.Growth = directory.MergeGrowth(next.Growth, []directory.Growth{{
+				Partitions: prev.Topic.Partitions, Ends: make([]int64, prev.Topic.Partitions), Since: pic.At,
+			}})
+		}
+		// Nor is what is known of their growth forgotten: a node that starts with an empty etcd knows nothing of it.
+		if prev.Topic != nil && id == prev.TopicID && (len(prev.Topic.Growth) > 0 || len(next.Growth) > 0) {
+			next.Growth = directory.MergeGrowth(next.Growth, prev.Topic.Growth)
 		}
 		t.Topic, t.TopicID = &next, id
 	}
@@ -199,6 +209,44 @@ func rendezvous(id, instance string, p int32) uint64 {
 // Partitions is how many the topic has, 0 before it is known.
 func (t *Table) Partitions() int32 { return int32(len(t.routes)) }
 
+// Path is where a key lived and lives, nil if it never moved; home tells its partition among so many. The slice is
+// the caller's.
+func (t *Table) Path(home func(partitions int32) int32) []session.Stage {
+	if t.Topic == nil || len(t.Topic.Growth) == 0 {
+		return nil
+	}
+	growth := t.Topic.Growth
+	moved := false
+	now := home(t.Topic.Partitions)
+	for i := range growth {
+		moved = moved || home(growth[i].Partitions) != now
+	}
+	if !moved {
+		return nil
+	}
+	path := make([]session.Stage, 0, len(growth)+1)
+	for i := 0; i <= len(growth); i++ {
+		p, until, closed := now, int64(session.Done), int64(-1)
+		if i < len(growth) {
+			p = home(growth[i].Partitions)
+			until = growth[i].Ends[p]
+			if len(growth[i].Closed) > 0 {
+				closed = growth[i].Closed[p]
+			}
+		}
+		if n := len(path); n > 0 && path[n-1].Partition == p {
+			path[n-1].Until, path[n-1].Closed = until, closed
+			continue
+		}
+		from := int64(0)
+		if i > 0 && int(p) < len(growth[i-1].From) {
+			from = growth[i-1].From[p]
+		}
+		path = append(path, session.Stage{Partition: p, From: from, Until: until, Closed: closed})
+	}
+	return path
+}
+
 // Route is the link that should serve a partition, 0 when no node lives.
 func (t *Table) Route(p int32) session.LinkID {
 	if p < 0 || int(p) >= len(t.routes) {
@@ -239,6 +287,14 @@ func (t *Table) ByLink(l session.LinkID) (Node, bool) {
 		}
 	}
 	return Node{}, false
+}
+
+// Grew reports whether a later table of the same topic knows more of its growth.
+func Grew(old, next *Table) bool {
+	if old.Topic == nil || next.Topic == nil || old.TopicID != next.TopicID {
+		return false
+	}
+	return !directory.SameGrowth(old.Topic.Growth, next.Topic.Growth)
 }
 
 // Moved lists the partitions whose route differs between two tables.

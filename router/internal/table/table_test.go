@@ -222,3 +222,38 @@ func TestMalformedTopicIDIsAnError(t *testing.T) {
 		t.Error("no error")
 	}
 }
+
+func TestPathOfAKeyThroughTheTopicsGrowth(t *testing.T) {
+	const done = int64(session.Done)
+	topic := &directory.Topic{TopicID: "00000000-0000-0000-0000-00000000000a", Partitions: 6, Growth: []directory.Growth{
+		{Partitions: 2, Ends: []int64{10, 20}, Closed: []int64{11, 21}},
+		{Partitions: 3, Ends: []int64{30, 40, 50}, From: []int64{31, 41, 51}},
+	}}
+	tab, err := Build(Empty(), Picture{Topic: topic}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// 7 lives in 1, 1, 1; 5 in 1, 2, 5; 8 in 0, 2, 2; 6 in 0, 0, 0; 9 in 1, 0, 3.
+	for key, want := range map[int32][]session.Stage{
+		7: nil, 6: nil,
+		5: {{Partition: 1, Until: 20, Closed: 21}, {Partition: 2, Until: 50, Closed: -1}, {Partition: 5, Until: done, Closed: -1}},
+		8: {{Partition: 0, Until: 10, Closed: 11}, {Partition: 2, Until: done, Closed: -1}},
+		9: {{Partition: 1, Until: 20, Closed: 21}, {Partition: 0, Until: 30, Closed: -1}, {Partition: 3, Until: done, Closed: -1}},
+	} {
+		if got := tab.Path(func(n int32) int32 { return key % n }); !slices.Equal(got, want) {
+			t.Errorf("key %d: got %+v, want %+v", key, got, want)
+		}
+	}
+	// A node that starts with an empty etcd does not know of the growth; this router does, and knows of one more.
+	next, err := Build(tab, Picture{Topic: &directory.Topic{TopicID: topic.TopicID, Partitions: 12}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []session.Stage{{Partition: 1, Until: 20, Closed: 21}, {Partition: 2, Until: 50, Closed: -1}, {Partition: 5, Until: 0, Closed: -1}, {Partition: 11, Until: done, Closed: -1}}
+	if got := next.Path(func(n int32) int32 { return 11 % n }); !slices.Equal(got, want) {
+		t.Errorf("after etcd was emptied: got %+v, want %+v", got, want)
+	}
+	if !Grew(tab, next) || Grew(next, next) {
+		t.Error("growth was not noticed, or twice")
+	}
+}
