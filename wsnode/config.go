@@ -36,7 +36,8 @@ type Config struct {
 	EtcdPassword string
 	EtcdLease    time.Duration // default 5 s
 
-	Partitioner string // murmur2 (default), crc32 or fnv1a
+	Partitioner         string        // murmur2 (default), crc32 or fnv1a
+	ProducerMetadataAge time.Duration // how long a producer may go on with an old partition count; default 8 min
 
 	Listen    string // for routers; default :9080; port 0 takes a free one
 	Advertise string // host:port that routers dial; default: the listener's, see advertised
@@ -108,6 +109,7 @@ func (c *Config) defaults() error {
 	list(&c.Etcd, "127.0.0.1:2379")
 	size(&c.Ring, 256<<20)
 	size(&c.ScanRate, 64<<20)
+	wait(&c.ProducerMetadataAge, 8*time.Minute)
 	wait(&c.LinkStallTimeout, 30*time.Second)
 	wait(&c.Linger, 5*time.Second)
 	wait(&c.DrainTimeout, 30*time.Second)

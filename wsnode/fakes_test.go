@@ -57,6 +57,16 @@ func (c *cluster) boundsLocked(p int32) source.Bounds {
 	return source.Bounds{Stable: end, High: end}
 }
 
+func (c *cluster) Ends(_ context.Context, _ [16]byte, partitions int32) ([]int64, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	ends := make([]int64, partitions)
+	for p := range ends {
+		ends[p] = c.boundsLocked(int32(p)).High
+	}
+	return ends, nil
+}
+
 func (c *cluster) Bounds(_ context.Context, _ [16]byte, p int32) (source.Bounds, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

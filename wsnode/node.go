@@ -372,10 +372,10 @@ func (n *Node) identityConfig() identity.Config {
 			return t.ID, t.Partitions, err
 		},
 		Missing: func(err error) bool { return errors.Is(err, kafka.ErrTopicNotFound) },
-		End: func(ctx context.Context, topic [16]byte, p int32) (int64, error) {
-			b, err := n.kafka.Bounds(ctx, topic, p)
-			return b.High, err
+		Ends: func(ctx context.Context, topic [16]byte, partitions int32) ([]int64, error) {
+			return n.kafka.Ends(ctx, topic, partitions)
 		},
+		StaleAfter:  n.cfg.ProducerMetadataAge,
 		Directory:   n.etcd,
 		Incarnation: func() int64 { return n.claims.Known() },
 		Changed: func(v identity.View) {

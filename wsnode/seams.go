@@ -15,6 +15,7 @@ import (
 type broker interface {
 	runner.Log
 	Topic(ctx context.Context) (kafka.Topic, error)
+	Ends(ctx context.Context, topic [16]byte, partitions int32) ([]int64, error)
 	Join(cfg kafka.GroupConfig) (group, error)
 	Close() error
 }
@@ -86,6 +87,10 @@ func (k kafkaBroker) Join(cfg kafka.GroupConfig) (group, error) {
 		return nil, err
 	}
 	return g, nil
+}
+
+func (k kafkaBroker) Ends(ctx context.Context, topic [16]byte, partitions int32) ([]int64, error) {
+	return k.At(topic).Ends(ctx, partitions)
 }
 
 func (k kafkaBroker) Bounds(ctx context.Context, topic [16]byte, p int32) (source.Bounds, error) {

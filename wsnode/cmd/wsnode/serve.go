@@ -53,6 +53,7 @@ func (k kafkaOptions) security() (*tls.Config, wsnode.SASL, error) {
 type serve struct {
 	kafkaOptions `embed:""`
 	Group        string        `placeholder:"NAME" group:"Kafka" help:"Consumer group of all nodes of this topic. Default: pointsman-<topic>."`
+	MetadataAge  time.Duration `name:"producer-metadata-age" default:"8m" placeholder:"DURATION" group:"Kafka" help:"How long a producer may go on writing by an old partition count after partitions were added: more than its metadata.max.age.ms (5m by default) and delivery.timeout.ms (2m). Keys that moved are read in both partitions for so long."`
 	Session      time.Duration `name:"group-session-timeout" default:"6s" placeholder:"DURATION" group:"Kafka" help:"How long the group waits for a node that is silent; at least 1s, and brokers refuse less than their group.min.session.timeout.ms (6s by default)."`
 
 	Etcd             []string           `default:"127.0.0.1:2379" placeholder:"HOST:PORT" group:"etcd" help:"etcd endpoints."`
@@ -94,7 +95,7 @@ type serve struct {
 func (s *serve) Validate() error {
 	for name, d := range map[string]time.Duration{
 		"group-session-timeout": s.Session, "etcd-lease": s.EtcdLease, "link-stall-timeout": s.LinkStall,
-		"checkpoint-every": s.Checkpoint, "truncated-after": s.TruncatedAfter, "drain-timeout": s.DrainTimeout,
+		"producer-metadata-age": s.MetadataAge, "checkpoint-every": s.Checkpoint, "truncated-after": s.TruncatedAfter, "drain-timeout": s.DrainTimeout,
 	} {
 		if d <= 0 {
 			return fmt.Errorf("--%s must be more than 0", name)
@@ -158,8 +159,8 @@ func (s *serve) config() (wsnode.Config, error) {
 		ID: s.ID, Topic: s.Topic, Group: s.Group, Zone: s.Zone,
 		Kafka: s.Kafka, KafkaTLS: kafkaTLS, KafkaSASL: sasl, FetchMaxBytes: int64(s.FetchMaxBytes),
 		Etcd: s.Etcd, EtcdPrefix: s.EtcdPrefix, EtcdTLS: etcdTLS, EtcdUser: s.EtcdUser, EtcdPassword: etcdPassword, EtcdLease: s.EtcdLease,
-		Partitioner: s.Partitioner,
-		Listen:      s.Listen, Advertise: s.Advertise, LinkToken: token, LinkTLS: linkTLS, Admin: s.Admin,
+		Partitioner: s.Partitioner, ProducerMetadataAge: s.MetadataAge,
+		Listen: s.Listen, Advertise: s.Advertise, LinkToken: token, LinkTLS: linkTLS, Admin: s.Admin,
 		Ring: int64(s.Ring), LinkBuffer: int64(s.LinkBuffer), LinkStallTimeout: s.LinkStall, ScanRate: scan,
 		ReplayLimit: s.ReplayLimit, CheckpointEvery: s.Checkpoint, TruncatedAfter: s.TruncatedAfter, Linger: linger,
 		DrainTimeout: s.DrainTimeout, GroupSessionTimeout: s.Session, Version: buildinfo.Read().Version, Fault: os.Getenv("POINTSMAN_FAULT"),

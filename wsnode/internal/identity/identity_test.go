@@ -28,6 +28,7 @@ type world struct {
 	partitions int32
 	err        error
 	asked      int
+	written    int64 // to each partition
 	topic      *directory.Topic
 	broken     error // of the topic key
 	updates    int
@@ -39,6 +40,16 @@ func (w *world) ask(context.Context) ([16]byte, int32, error) {
 	defer w.mu.Unlock()
 	w.asked++
 	return w.id, w.partitions, w.err
+}
+
+func (w *world) ends(_ context.Context, _ [16]byte, partitions int32) ([]int64, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	ends := make([]int64, partitions)
+	for p := range ends {
+		ends[p] = 100 + int64(p) + w.written
+	}
+	return ends, nil
 }
 
 func (w *world) EnsureTopic(_ context.Context, want directory.Topic) (directory.Topic, error) {
@@ -81,7 +92,8 @@ func (w *world) config() Config {
 	}
 	return Config{
 		Group: "g", Partitioner: "murmur2", Key: "/p/t/topic", Topic: w.ask, Directory: w,
-		End:         func(_ context.Context, _ [16]byte, p int32) (int64, error) { return 100 + int64(p), nil },
+		Ends:        w.ends,
+		StaleAfter:  time.Minute,
 		Incarnation: func() int64 { return 3 },
 		Changed:     hear("changed"), Grown: hear("grown"),
 	}
@@ -208,6 +220,59 @@ func TestEtcdLearnsOfANewTopicAndOfGrowth(t *testing.T) {
 				t.Errorf("etcd was written %d times, want 2", w.updates)
 			}
 		})
+	})
+}
+
+func TestGrowthSaysFromWhereToWhereKeysMoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{id: idA, partitions: 2}
+		v := View{ID: idA, Partitions: 2}
+		topic := v.describe("g", "murmur2", 3)
+		w.topic = &topic
+		k := w.run(t, v)
+		k.Seen(w.topic)
+		growth := func(i int) directory.Growth {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if len(w.topic.Growth) <= i {
+				t.Fatalf("etcd says %+v", *w.topic)
+			}
+			return w.topic.Growth[i]
+		}
+		// The first round was noted at once; what is written since lies between it and the end.
+		<-time.After(11 * time.Second)
+		w.set(func() { w.written, w.partitions = 50, 3 })
+		<-time.After(1500 * time.Millisecond)
+		if g := growth(0); len(g.From) != 2 || g.From[1] != 101 || g.Ends[1] != 151 || g.Closed != nil {
+			t.Errorf("after the growth: %+v", g)
+		}
+		// Nobody looked long enough before this one.
+		w.set(func() { w.partitions = 4 })
+		<-time.After(1500 * time.Millisecond)
+		if g := growth(1); g.From != nil || len(g.Ends) != 3 {
+			t.Errorf("after the next growth: %+v", g)
+		}
+		w.set(func() { w.written = 80 })
+		<-time.After(30 * time.Second)
+		if g := growth(0); g.Closed != nil {
+			t.Errorf("closed while producers may not have heard: %+v", g)
+		}
+		<-time.After(31 * time.Second)
+		synctest.Wait()
+		if g := growth(0); len(g.Closed) != 2 || g.Closed[1] != 181 {
+			t.Errorf("when all producers have heard: %+v", g)
+		}
+		if !directory.SameGrowth(k.View().Growth, w.topic.Growth) {
+			t.Errorf("the node says %+v, etcd %+v", k.View().Growth, w.topic.Growth)
+		}
+		// A node that is behind takes over what stands in etcd.
+		other := w.run(t, v)
+		other.Seen(w.topic)
+		<-time.After(1500 * time.Millisecond)
+		synctest.Wait()
+		if got := other.View(); got.Partitions != 4 || !directory.SameGrowth(got.Growth, w.topic.Growth) {
+			t.Errorf("the other node says %+v, etcd %+v", got, *w.topic)
+		}
 	})
 }
 

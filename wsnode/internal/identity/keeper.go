@@ -27,14 +27,16 @@ type Config struct {
 	Topic func(ctx context.Context) (id [16]byte, partitions int32, err error)
 	// Missing tells the error of Topic that says that Kafka has no such topic; nil: none does.
 	Missing func(error) bool
-	// End asks Kafka where a partition ends.
-	End       func(ctx context.Context, topic [16]byte, partition int32) (int64, error)
+	// Ends asks Kafka where the first so many partitions end.
+	Ends      func(ctx context.Context, topic [16]byte, partitions int32) ([]int64, error)
 	Directory Directory
+	// StaleAfter is how long producers may go on with the partition count from before a growth.
+	StaleAfter time.Duration
 	// Incarnation is the highest that this node knows; etcd never says less for long.
 	Incarnation func() int64
 
-	// Changed says that the topic was recreated, Grown that it has more partitions; both before anything read
-	// later is vouched for.
+	// Changed says that the topic was recreated, before anything read later is vouched for; Grown that it has more
+	// partitions, or that more is known of that.
 	Changed func(View)
 	Grown   func(View)
 
@@ -74,6 +76,8 @@ type Keeper struct {
 	past          map[[16]byte]bool // ids that the topic had before: they never come back
 	disagreeSince time.Time
 	failing       bool
+	rounds        []round   // oldest first
+	confirmed     time.Time // start of the last check that found no growth
 	etcdSaid      time.Time // when etcdErr was logged
 }
 
@@ -198,26 +202,17 @@ func (k *Keeper) check(ctx context.Context) {
 		k.log.Warn("topic was recreated", zap.String("topic_id", directory.FormatTopicID(id)),
 			zap.String("old_topic_id", directory.FormatTopicID(v.ID)), zap.Int32("partitions", partitions))
 		k.past[v.ID] = true
+		k.rounds = nil
 		v = View{ID: id, Partitions: partitions}
 		k.set(v)
 		k.cfg.Changed(v)
-	case partitions > v.Partitions:
-		grown, err := k.grow(ctx, v, partitions)
-		if err != nil {
-			// The topic itself is what it was.
-			k.log.Warn("partitions were added; where the old ones end is not known yet", zap.Error(err))
-			break
-		}
-		k.log.Info("topic has more partitions", zap.Int32("partitions", partitions), zap.Int32("old_partitions", v.Partitions))
-		v = grown
-		k.set(v)
-		k.cfg.Grown(v)
 	}
 	k.mu.Lock()
 	k.began, k.err = began, nil
 	close(k.next)
 	k.next = make(chan struct{})
 	k.mu.Unlock()
+	v = k.history(ctx, v, began, partitions)
 	k.reconcile(ctx, v)
 }
 
@@ -238,20 +233,6 @@ func (k *Keeper) set(v View) {
 	k.mu.Lock()
 	k.view = v
 	k.mu.Unlock()
-}
-
-func (k *Keeper) grow(ctx context.Context, v View, partitions int32) (View, error) {
-	ask, cancel := context.WithTimeout(ctx, checkTimeout)
-	defer cancel()
-	ends := make([]int64, v.Partitions)
-	for p := range ends {
-		end, err := k.cfg.End(ask, v.ID, int32(p))
-		if err != nil {
-			return View{}, fmt.Errorf("find the end of partition %d: %w", p, err)
-		}
-		ends[p] = end
-	}
-	return v.grown(partitions, ends, time.Now().UTC()), nil
 }
 
 // reconcile makes etcd say what Kafka says.

@@ -6,7 +6,6 @@ package identity
 import (
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/pointsmanhq/pointsman/proto/directory"
 )
@@ -21,7 +20,7 @@ type View struct {
 // same reports whether two descriptions say the same.
 func same(a, b directory.Topic) bool {
 	return a.TopicID == b.TopicID && a.Partitions == b.Partitions && a.Incarnation == b.Incarnation &&
-		len(a.Growth) == len(b.Growth)
+		directory.SameGrowth(a.Growth, b.Growth)
 }
 
 // describe turns a view into the value for etcd.
@@ -61,14 +60,22 @@ func (v View) mend(cur directory.Topic, incarnation int64) (directory.Topic, boo
 	next.Incarnation = max(cur.Incarnation, incarnation)
 	if id := directory.FormatTopicID(v.ID); cur.TopicID != id {
 		next.TopicID, next.Partitions, next.Growth = id, v.Partitions, slices.Clone(v.Growth)
-	} else if cur.Partitions < v.Partitions {
-		next.Partitions, next.Growth = v.Partitions, slices.Clone(v.Growth)
+	} else {
+		next.Partitions = max(cur.Partitions, v.Partitions)
+		next.Growth = directory.MergeGrowth(cur.Growth, v.Growth)
 	}
 	return next, !same(cur, next)
 }
 
-// grown is the view after the topic grew; ends says where each old partition ended.
-func (v View) grown(partitions int32, ends []int64, since time.Time) View {
-	growth := append(slices.Clone(v.Growth), directory.Growth{Partitions: v.Partitions, Ends: ends, Since: since})
-	return View{ID: v.ID, Partitions: partitions, Growth: growth}
+// with is the view with what etcd tells of the same topic's growth.
+func (v View) with(seen *directory.Topic) View {
+	if seen != nil && seen.TopicID == directory.FormatTopicID(v.ID) && seen.Partitions == v.Partitions {
+		v.Growth = directory.MergeGrowth(seen.Growth, v.Growth)
+	}
+	return v
+}
+
+// grown is the view after a growth.
+func (v View) grown(partitions int32, g directory.Growth) View {
+	return View{ID: v.ID, Partitions: partitions, Growth: append(slices.Clone(v.Growth), g)}
 }

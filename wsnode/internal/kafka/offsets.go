@@ -129,6 +129,74 @@ func grow(size, need int32) (int32, error) {
 	return min(limit, max(need, min(size, limit/2)*2)), nil
 }
 
+// Ends asks where the first n partitions end, committed or not. Each leader is asked once for all of its own.
+func (v View) Ends(ctx context.Context, n int32) ([]int64, error) {
+	ends := make([]int64, n)
+	missing := make([]int32, 0, n)
+	for p := range n {
+		missing = append(missing, p)
+	}
+	var wait backoff
+	t := v.c.meta.current()
+	for try := 1; ; try++ {
+		if t.id != v.id {
+			return nil, ErrTopicChanged
+		}
+		var err error
+		if missing, err = v.endsOf(ctx, t, missing, ends); len(missing) == 0 {
+			return ends, nil
+		}
+		if try == askTries || try > 1 && !wait.sleep(ctx) {
+			return nil, fmt.Errorf("find the ends of %d partitions: %w", len(missing), err)
+		}
+		if t, err = v.c.meta.refresh(ctx, time.Now()); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// endsOf asks the leaders of partitions and returns those that were not answered for, and why the last one was not.
+func (v View) endsOf(ctx context.Context, t *topology, partitions []int32, ends []int64) (missing []int32, err error) {
+	topic := v.c.cfg.Topic
+	byAddr := make(map[string][]int32)
+	for _, p := range partitions {
+		l, lost := t.leader(p)
+		if lost != nil {
+			missing, err = append(missing, p), lost
+			continue
+		}
+		byAddr[l.addr] = append(byAddr[l.addr], p)
+	}
+	for addr, asked := range byAddr {
+		var resp *sarama.OffsetResponse
+		failed := v.c.offsets.do(ctx, addr, func(cn *conn) (err error) {
+			r := sarama.NewOffsetRequest(protocolVersion)
+			for _, p := range asked {
+				r.AddBlock(topic, p, sarama.OffsetNewest, 1)
+			}
+			resp, err = cn.broker.GetAvailableOffsets(r)
+			return err
+		})
+		for _, p := range asked {
+			var block *sarama.OffsetResponseBlock
+			if failed == nil {
+				block = resp.GetBlock(topic, p)
+			}
+			switch {
+			case failed != nil:
+				missing, err = append(missing, p), failed
+			case block == nil:
+				missing, err = append(missing, p), sarama.ErrIncompleteResponse
+			case block.Err != sarama.ErrNoError:
+				missing, err = append(missing, p), block.Err
+			default:
+				ends[p] = block.Offset
+			}
+		}
+	}
+	return missing, err
+}
+
 func (v View) listOffset(ctx context.Context, partition int32, at int64, isolation sarama.IsolationLevel) (int64, error) {
 	topic := v.c.cfg.Topic
 	var offset int64

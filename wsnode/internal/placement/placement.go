@@ -88,24 +88,32 @@ func (c *Checker) Check(p int32, records []source.Record, now time.Time) {
 	}
 }
 
+// belongs reports whether a record lies where its key says, by a partition count that was in force at its offset.
 func (c *Checker) belongs(at *layout, p int32, r *source.Record) bool {
-	if c.by.Partition(r.Key, at.partitions) == p {
+	last := len(at.growth)
+	if c.by.Partition(r.Key, at.partitions) == p && !(last > 0 && before(at.growth[last-1].From, p, r.Offset)) {
 		return true
 	}
-	for i := len(at.growth) - 1; i >= 0; i-- {
+	for i := last - 1; i >= 0; i-- {
 		g := &at.growth[i]
 		if p >= g.Partitions {
 			return false // the partition is younger than that
 		}
-		old := int(p) < len(g.Ends) && r.Offset < g.Ends[p]
-		if !old && time.UnixMilli(r.Timestamp).After(g.Since.Add(stale)) {
-			return false
+		if !before(g.Ends, p, r.Offset) {
+			if len(g.Closed) > 0 && !before(g.Closed, p, r.Offset) || time.UnixMilli(r.Timestamp).After(g.Since.Add(stale)) {
+				return false
+			}
 		}
-		if c.by.Partition(r.Key, g.Partitions) == p {
+		if c.by.Partition(r.Key, g.Partitions) == p && !(i > 0 && before(at.growth[i-1].From, p, r.Offset)) {
 			return true
 		}
 	}
 	return false
+}
+
+// before reports whether an offset is known to lie below that of its partition.
+func before(offsets []int64, p int32, offset int64) bool {
+	return int(p) < len(offsets) && offset < offsets[p]
 }
 
 func (c *Checker) report(p int32, offset int64, partitions int32, now time.Time) {

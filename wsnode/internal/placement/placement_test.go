@@ -109,3 +109,36 @@ func TestFindingsNameThePartitionerThatTheProducerUses(t *testing.T) {
 		t.Errorf("got %d findings, want at most 1", len(got))
 	}
 }
+
+func TestRecordsAreHashedWithTheCountInForceAtTheirOffset(t *testing.T) {
+	c, by, _ := checker(t)
+	since := time.Unix(100000, 0)
+	// A key that moves from one old partition to the other.
+	key := ""
+	for i := 0; key == ""; i++ {
+		if k := time.Duration(i).String(); by.Partition([]byte(k), 2) == 0 && by.Partition([]byte(k), 3) == 1 {
+			key = k
+		}
+	}
+	c.SetLayout(3, []directory.Growth{{
+		Partitions: 2, Ends: []int64{100, 100}, From: []int64{90, 90}, Closed: []int64{120, 120}, Since: since,
+	}})
+	for _, tc := range []struct {
+		name      string
+		partition int32
+		offset    int64
+		bad       uint64
+	}{
+		{"there before anybody can have heard of the growth", 1, 89, 1},
+		{"there since", 1, 90, 0},
+		{"where it was before the growth", 0, 99, 0},
+		{"where it was, by a producer that has not heard", 0, 119, 0},
+		{"where it was, when all have heard", 0, 120, 1},
+	} {
+		before := c.Totals().Mismatched
+		c.Check(tc.partition, []source.Record{record(key, tc.offset, since)}, since)
+		if got := c.Totals().Mismatched - before; got != tc.bad {
+			t.Errorf("%s: got %d mismatches, want %d", tc.name, got, tc.bad)
+		}
+	}
+}
