@@ -65,10 +65,10 @@ simulate-mutants: ## the simulation against deliberate bugs: each must be caught
 	POINTSMAN_MUTANTS=1 $(GOTEST) -count=1 -v -run TestMutants -timeout 30m $(ARGS) ./integration/simulate
 
 .PHONY: continuity
-continuity: build ## SECONDS=600 SEED=1 FAULTS=all [OVERLAP=1] [CLIENTS=10000]: random faults on real parts, every client judged, into docs/continuity (Java 17, Maven)
+continuity: build ## SECONDS=600 SEED=1 FAULTS=all [OVERLAP=1] [SPARE=0] [CLIENTS=10000]: random faults on real parts, every client judged, into docs/continuity (Java 17, Maven)
 	$(GO) build -o bin/ ./integration/cmd/continuity
 	@exec bin/continuity -bin bin -out docs/continuity -seconds $(or $(SECONDS),600) -seed $(or $(SEED),1) -faults '$(or $(FAULTS),all)' \
-	  -clients $(or $(CLIENTS),10000) $(if $(OVERLAP),-overlap) $(ARGS)
+	  -clients $(or $(CLIENTS),10000) $(if $(OVERLAP),-overlap) -spare=$(or $(SPARE),1) $(ARGS)
 
 .PHONY: continuity-short
 continuity-short: build ## the same for two minutes each: a fixed seed, and a random one with overlapping faults; pauses are printed, not judged

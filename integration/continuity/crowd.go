@@ -2,7 +2,6 @@ package continuity
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -191,6 +190,10 @@ func (c *crowd) caughtUp(ctx context.Context, truth *checker.Truth) error {
 	return nil
 }
 
+// deafMost is how long a slow client stops reading at most: well below --client-timeout, after which a router gives up
+// a client that answers no ping and has taken everything that was queued for it.
+const deafMost = 30 * time.Second
+
 // roam has the slow clients stop reading, read again and change their router, until the returned function is
 // called; then they all read, and are connected.
 func (c *crowd) roam(ctx context.Context, seed uint64) (stop func()) {
@@ -205,20 +208,26 @@ func (c *crowd) roam(ctx context.Context, seed uint64) (stop func()) {
 	}
 	within, cancel := context.WithCancel(ctx)
 	rng := rand.New(rand.NewPCG(seed, 2)) //nolint:gosec // choices of a test
+	deaf := make(map[*listener]time.Time) // until when
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		for pause(within, time.Duration(float64(5*time.Second)/float64(len(slow))*(0.5+rng.Float64()))) {
-			l := slow[rng.IntN(len(slow))]
-			switch rng.IntN(3) {
-			case 0:
-				l.StopReading()
-			case 1:
-				l.ReadAgain()
-			default:
-				l.ReadAgain()
-				l.Sever()
-				c.comeBack(within, l, rng.IntN(100))
+		for pause(within, time.Duration(float64(8*time.Second)/float64(len(slow))*(0.5+rng.Float64()))) {
+			for l, until := range deaf {
+				if time.Now().After(until) {
+					l.ReadAgain()
+					delete(deaf, l)
+				}
 			}
+			l := slow[rng.IntN(len(slow))]
+			if rng.IntN(2) == 0 && deaf[l].IsZero() {
+				deaf[l] = time.Now().Add(time.Duration(rng.Int64N(int64(deafMost))))
+				l.StopReading()
+				continue
+			}
+			l.ReadAgain()
+			delete(deaf, l)
+			l.Sever()
+			c.comeBack(within, l, rng.IntN(100))
 		}
 		for i, l := range slow {
 			l.ReadAgain()
@@ -273,8 +282,6 @@ func (c *crowd) comeBack(ctx context.Context, l *listener, first int) {
 		pause(ctx, 20*time.Millisecond)
 	}
 }
-
-var errStopped = errors.New("stopped")
 
 // pause waits for d; it is false when ctx ends first.
 func pause(ctx context.Context, d time.Duration) bool {

@@ -91,7 +91,7 @@ func (r *Run) act(ctx context.Context, f *Fault) error {
 	case EtcdWipe:
 		return r.stack.WipeEtcd(ctx)
 	case Kafka:
-		if err := r.stack.StopKafka(ctx); err != nil {
+		if err := r.stack.StopKafka(after); err != nil {
 			return err
 		}
 		f.stopped = time.Now()

@@ -76,10 +76,11 @@ func (r *Run) judge(ctx context.Context, failed error) (*Report, error) {
 			rep.Failed = append(rep.Failed, err.Error())
 		}
 	}
-	if errors.Is(failed, errStopped) || errors.Is(failed, context.Canceled) {
+	if errors.Is(failed, context.Canceled) {
 		rep.Partial = true
+	} else {
+		fail(failed)
 	}
-	fail(failed)
 	fail(r.produced)
 	if len(r.faults) == 0 && !rep.Partial {
 		fail(errors.New("not one fault was made: the run proves nothing"))

@@ -61,8 +61,11 @@ func run(args []string) int {
 		fmt.Printf("written: %s in %s\n", rep.Name(), opts.Out)
 	}
 	fmt.Printf("all of it took %s\n", time.Since(began).Round(time.Second))
-	if len(rep.Failed) > 0 {
+	switch {
+	case len(rep.Failed) > 0:
 		return 1
+	case rep.Partial:
+		return 130
 	}
 	return 0
 }
@@ -94,7 +97,7 @@ func command(o continuity.Options) string {
 		more = append(more, fmt.Sprintf("-rate %v", o.Rate))
 	}
 	if !o.Spare {
-		more = append(more, "-spare=false")
+		words = append(words, "SPARE=0")
 	}
 	if o.NoPauses {
 		more = append(more, "-no-pauses")
@@ -140,6 +143,11 @@ func parse(args []string) (options, int) {
 	var o options
 	var faults string
 	flags := flag.NewFlagSet("continuity", flag.ContinueOnError)
+	flags.Usage = func() {
+		fmt.Fprint(flags.Output(), "Usage: continuity [flags]\n\nRuns Apache Kafka, etcd, routers and nodes under clients and random faults, and judges what the clients received.\n"+
+			"Exit code 0: every promise was kept; 1: one was broken; 2: a bad option; 130: stopped early, and nothing was broken until then.\n\n")
+		flags.PrintDefaults()
+	}
 	flags.IntVar(&o.Seconds, "seconds", 600, "how long faults are made")
 	flags.Uint64Var(&o.Seed, "seed", 1, "what is drawn from; 0 takes the time of day")
 	flags.StringVar(&faults, "faults", "all", "kinds of faults, with commas between")
