@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/pointsmanhq/pointsman/pkg/console"
 	"github.com/pointsmanhq/pointsman/pkg/overview"
 
 	"github.com/pointsmanhq/pointsman/router/internal/metrics"
@@ -12,6 +13,7 @@ import (
 
 // operate gives the admin server its checks, dumps and the JSON API.
 func (r *Router) operate() {
+	console.Add(r.admin.Handle)
 	r.admin.Ready("router", r.Unready)
 	r.admin.Vars("table", func() any { return r.hub.Dump() })
 	r.admin.Vars("nodes", func() any { return r.hub.Nodes(r.pool.State) })
@@ -82,5 +84,6 @@ func (r *Router) gauges() metrics.Gauges {
 		},
 		LinkDials:    func() float64 { return float64(r.pool.Stats().Dials) },
 		LinkFailures: func() float64 { return float64(r.pool.Stats().Failures) },
+		Malformed:    func() float64 { return float64(r.etcd.Stats().MalformedValues) },
 	}
 }

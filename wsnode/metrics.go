@@ -14,6 +14,7 @@ type metrics struct {
 	n *Node
 
 	links, streams, behind, generation, claims, draining, etcdUp, topicUp *prometheus.Desc
+	malformed                                                             *prometheus.Desc
 	records, bytes, sent, scanned, mismatches, keyless, ring, linkBytes   *prometheus.Desc
 	head, lag, hanging                                                    *prometheus.Desc
 	gaps                                                                  *prometheus.CounterVec
@@ -32,6 +33,7 @@ func newMetrics(n *Node) *metrics {
 		claims:     desc("claims", "Partitions that the group assigned to this node and that are readable."),
 		draining:   desc("draining", "1 while the node is leaving."),
 		etcdUp:     desc("etcd_up", "1 while etcd answers."),
+		malformed:  desc("etcd_malformed_values_total", "Values in etcd that could not be read and were ignored; the log names their keys."),
 		topicUp:    desc("topic_verified", "1 while Kafka confirms the topic's identity; records wait while it is 0."),
 		records:    desc("records_read_total", "Committed records read from Kafka's end."),
 		bytes:      desc("read_bytes_total", "Bytes of records read from Kafka's end."),
@@ -53,7 +55,7 @@ func newMetrics(n *Node) *metrics {
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		m.links, m.streams, m.behind, m.generation, m.claims, m.draining, m.etcdUp, m.topicUp,
+		m.links, m.streams, m.behind, m.generation, m.claims, m.draining, m.etcdUp, m.topicUp, m.malformed,
 		m.records, m.bytes, m.sent, m.scanned, m.mismatches, m.keyless, m.ring, m.linkBytes, m.head, m.lag, m.hanging,
 	} {
 		ch <- d
@@ -82,6 +84,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 	all, totals := n.runner.Status()
 	counter(m.sent, totals.Deliveries)
+	counter(m.malformed, n.etcd.Stats().MalformedValues)
 	counter(m.scanned, totals.ScanBytes)
 	var behind, claimed int
 	var ring int64

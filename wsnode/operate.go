@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/pointsmanhq/pointsman/pkg/console"
 	"github.com/pointsmanhq/pointsman/pkg/overview"
 	"github.com/pointsmanhq/pointsman/proto/directory"
 	"github.com/pointsmanhq/pointsman/wsnode/internal/partition"
@@ -15,6 +16,7 @@ import (
 
 // operate gives the admin server its checks and dumps.
 func (n *Node) operate() {
+	console.Add(n.admin.Handle)
 	n.admin.Ready("started", func() error {
 		if stage := *n.stage.Load(); stage != "" {
 			return errors.New(stage)

@@ -127,7 +127,7 @@ func TestProblemsAreFoundAndSayWhatToDo(t *testing.T) {
 		{"sick node", func(s *overview.Status) { s.Nodes[0].Problem = "kafka: gone" }, []string{"is not ready: kafka: gone"}},
 		{"foreign producer", func(s *overview.Status) {
 			s.Mismatches = []overview.Mismatch{{Partition: 3, Offset: 9, Count: 7, LooksLike: "crc32"}}
-		}, []string{"partitioner murmur2: 7 records of partition 3 (the newest at offset 9; crc32 puts it there)"}},
+		}, []string{"partitioner murmur2: 7 records in partition 3 (the newest at offset 9; crc32 puts it there)"}},
 		{"malformed", func(s *overview.Status) { s.Etcd.Malformed = 2 }, []string{"2 values in etcd"}},
 	} {
 		s := healthy(6, 3)

@@ -41,8 +41,12 @@ func (s *Status) Diagnose() {
 		if m.LooksLike != "" {
 			looks = m.LooksLike
 		}
-		say("a producer does not use the partitioner %s: %d records of partition %d (the newest at offset %d; %s puts it there) reach no client. Set its partitioner",
-			s.Topic.Partitioner, m.Count, m.Partition, m.Offset, looks)
+		count := "1 record"
+		if m.Count != 1 {
+			count = fmt.Sprintf("%d records", m.Count)
+		}
+		say("a producer does not use the partitioner %s: %s in partition %d (the newest at offset %d; %s puts it there) cannot reach the clients. Set its partitioner",
+			s.Topic.Partitioner, count, m.Partition, m.Offset, looks)
 	}
 	if more := len(s.Mismatches); more > 1 {
 		say("%d partitions in all hold such records", more)

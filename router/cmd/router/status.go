@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -252,7 +253,7 @@ func (p *page) partitions() {
 		if row.Reading {
 			head, lag, streams, behind = number(row.Head), number(row.Lag), number(row.Streams), number(row.Behind)
 		}
-		c.row(number(int(row.Partition)), orDash(safe(row.Node)), number(int64(row.Generation)), since(row.Since, p.now), head, lag, streams, behind, remark(row))
+		c.row(strconv.Itoa(int(row.Partition)), orDash(safe(row.Node)), number(int64(row.Generation)), since(row.Since, p.now), head, lag, streams, behind, remark(row))
 	}
 	title := "Partitions that need a look"
 	if p.all {
@@ -302,7 +303,7 @@ func (p *page) catchUps() {
 			left++
 			continue
 		}
-		c.row(number(int(row.Partition)), safe(row.Node), number(row.Behind), number(row.Lowest), number(row.ScanAt), number(row.Head), number(max(row.Head-row.ScanAt, 0)))
+		c.row(strconv.Itoa(int(row.Partition)), safe(row.Node), number(row.Behind), number(row.Lowest), number(row.ScanAt), number(row.Head), number(max(row.Head-row.ScanAt, 0)))
 	}
 	p.table("Catch-ups running", c)
 	if left > 0 {

@@ -67,7 +67,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 	zero := func() float64 { return 0 }
 	set := metrics.New(r.registry, metrics.Gauges{
 		Sessions: zero, Waiting: zero, Pending: zero, Queued: zero, LinksUp: zero, Streams: zero, TableRevision: zero,
-		TableAge: zero, EtcdAway: zero, LinkDials: zero, LinkFailures: zero,
+		TableAge: zero, EtcdAway: zero, LinkDials: zero, LinkFailures: zero, Malformed: zero,
 		AuthKeys: zero, AuthKeysAge: zero, AuthFailures: zero,
 	})
 	r.hub = hub.New(hub.Config{

@@ -28,6 +28,7 @@ type Gauges struct {
 	AuthKeys      func() float64
 	AuthKeysAge   func() float64
 	AuthFailures  func() float64
+	Malformed     func() float64
 }
 
 // Set is all metrics of one router.
@@ -101,6 +102,7 @@ func New(r prometheus.Registerer, g Gauges) *Set {
 	}{
 		{"link_dials_total", "Attempts to link a node.", g.LinkDials},
 		{"link_failures_total", "Attempts to link a node that failed.", g.LinkFailures},
+		{"etcd_malformed_values_total", "Values in etcd that could not be read and were ignored; the log names their keys.", g.Malformed},
 		{"auth_key_failures_total", "Attempts to load the keys of tokens that failed.", g.AuthFailures},
 	} {
 		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: namespace, Name: c.name, Help: c.help}, c.of))

@@ -42,7 +42,7 @@ func TestNamesFollowTheRules(t *testing.T) {
 	r := prometheus.NewPedanticRegistry()
 	s := New(r, Gauges{
 		Sessions: zero, Waiting: zero, Pending: zero, Queued: zero, LinksUp: zero, Streams: zero, TableRevision: zero,
-		TableAge: zero, EtcdAway: zero, LinkDials: zero, LinkFailures: zero,
+		TableAge: zero, EtcdAway: zero, LinkDials: zero, LinkFailures: zero, Malformed: zero,
 		AuthKeys: zero, AuthKeysAge: zero, AuthFailures: zero,
 	})
 	s.Close(1001)

@@ -1,6 +1,8 @@
 package survey
 
 import (
+	"slices"
+
 	"github.com/pointsmanhq/pointsman/pkg/overview"
 )
 
@@ -55,6 +57,13 @@ func Merge(s *overview.Status, answers Answers) {
 		s.Routers = append(s.Routers, *r)
 	}
 	s.Sort()
+	// A partition that moved was read by several nodes: the one that counted last has counted all since it came.
+	seen := map[int32]bool{}
+	s.Mismatches = slices.DeleteFunc(s.Mismatches, func(m overview.Mismatch) bool {
+		again := seen[m.Partition]
+		seen[m.Partition] = true
+		return again
+	})
 	s.Mismatches = s.Mismatches[:min(len(s.Mismatches), maxMismatches)]
 }
 
