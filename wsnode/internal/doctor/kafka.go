@@ -138,6 +138,8 @@ func (d *doctor) session(ctx context.Context, i *kafka.Inspector, from string) {
 	// They do not say, so we try.
 	err = d.ask(ctx, func(ctx context.Context) error { return i.TrySession(ctx, from, d.cfg.Group, ours) })
 	switch {
+	case errors.Is(err, kafka.ErrNoCoordinator):
+		d.noCoordinator(check)
 	case err == nil:
 		d.ok(check, "the brokers take a session timeout of %s", ours)
 	case errors.Is(err, kafka.ErrSessionTimeout):
@@ -258,6 +260,11 @@ func (d *doctor) topicSettings(ctx context.Context, i *kafka.Inspector, from str
 	}
 }
 
+func (d *doctor) noCoordinator(check string) {
+	d.wrong(check, "no broker coordinates consumer groups",
+		"look at the topic __consumer_offsets: with fewer brokers than offsets.topic.replication.factor it cannot be made; a cluster that has just started needs a moment")
+}
+
 // group looks for strangers in the consumer group.
 func (d *doctor) group(ctx context.Context, i *kafka.Inspector, from string) {
 	const check = "group"
@@ -266,6 +273,10 @@ func (d *doctor) group(ctx context.Context, i *kafka.Inspector, from string) {
 		g, err = i.GroupState(ctx, from, d.cfg.Group)
 		return err
 	})
+	if errors.Is(err, kafka.ErrNoCoordinator) {
+		d.noCoordinator(check)
+		return
+	}
 	if err != nil {
 		d.skip(check, "the consumer group %s cannot be described (%s)", d.cfg.Group, plain(err))
 		return

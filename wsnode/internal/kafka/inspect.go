@@ -135,6 +135,10 @@ var ErrSessionTimeout = errors.New("the brokers refuse the session timeout")
 // TrySession asks the group's coordinator whether it would take a member with a session timeout. No member is made:
 // the question stops where the coordinator gives out a member id.
 func (i *Inspector) TrySession(ctx context.Context, addr, group string, timeout time.Duration) error {
+	return patiently(ctx, func() error { return i.trySession(ctx, addr, group, timeout) })
+}
+
+func (i *Inspector) trySession(ctx context.Context, addr, group string, timeout time.Duration) error {
 	coordinator, err := i.coordinator(ctx, addr, group)
 	if err != nil {
 		return err
@@ -165,6 +169,26 @@ func (i *Inspector) TrySession(ctx context.Context, addr, group string, timeout 
 	return said
 }
 
+// ErrNoCoordinator says that no broker looks after consumer groups, and that waiting did not help.
+var ErrNoCoordinator = errors.New("no broker coordinates consumer groups")
+
+// patiently repeats a question while the coordinator is only being made or moved, as on a cluster that is new.
+func patiently(ctx context.Context, question func() error) error {
+	var wait backoff
+	for {
+		err := question()
+		switch {
+		case errors.Is(err, sarama.ErrConsumerCoordinatorNotAvailable), errors.Is(err, sarama.ErrNotCoordinatorForConsumer),
+			errors.Is(err, sarama.ErrOffsetsLoadInProgress):
+			if !wait.sleep(ctx) {
+				return fmt.Errorf("%w: %w", ErrNoCoordinator, err)
+			}
+		default:
+			return err
+		}
+	}
+}
+
 func (i *Inspector) coordinator(ctx context.Context, addr, group string) (string, error) {
 	var resp *sarama.FindCoordinatorResponse
 	err := i.pool.do(ctx, addr, func(c *conn) (err error) {
@@ -193,7 +217,15 @@ type GroupState struct {
 }
 
 // GroupState asks for a consumer group.
-func (i *Inspector) GroupState(ctx context.Context, addr, group string) (*GroupState, error) {
+func (i *Inspector) GroupState(ctx context.Context, addr, group string) (s *GroupState, err error) {
+	err = patiently(ctx, func() error {
+		s, err = i.groupState(ctx, addr, group)
+		return err
+	})
+	return s, err
+}
+
+func (i *Inspector) groupState(ctx context.Context, addr, group string) (*GroupState, error) {
 	coordinator, err := i.coordinator(ctx, addr, group)
 	if err != nil {
 		return nil, err
