@@ -78,7 +78,8 @@ func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 func partition(a *hub.Assignment) overview.Partition {
 	p := overview.Partition{
-		Partition: a.Partition, Node: a.Node, StandIn: a.StandIn, Generation: a.Generation, Sessions: a.Sessions,
+		Partition: a.Partition, Node: a.Node, StandIn: a.StandIn, Remembered: a.Remembered, Generation: a.Generation,
+		Sessions: a.Sessions,
 	}
 	if a.Claimed != a.Node {
 		p.Claimed = a.Claimed

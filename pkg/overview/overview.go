@@ -127,6 +127,7 @@ type Partition struct {
 	Node       string    `json:"node,omitempty"`       // that serves it; empty when nobody does
 	StandIn    bool      `json:"stand_in,omitempty"`   // that node has not claimed it
 	Claimed    string    `json:"claimed_by,omitempty"` // by another node than the one that serves it
+	Remembered bool      `json:"remembered,omitempty"` // the newest claim is not in etcd any more, but its node is linked
 	Generation int32     `json:"generation,omitempty"` // of the newest claim
 	Since      time.Time `json:"since,omitzero"`       // of the newest claim
 	Sessions   int       `json:"sessions,omitempty"`   // of the speaking router

@@ -154,6 +154,7 @@ func TestWhyNamesTheReason(t *testing.T) {
 		{overview.OfRouter, overview.Partition{Node: "b", StandIn: true}, "no node has claimed"},
 		{overview.OfRouter, overview.Partition{Node: "b", StandIn: true, Claimed: "a"}, "b stands in: a has the newest claim"},
 		{overview.OfRouter, overview.Partition{Node: "b", Claimed: "a"}, "b owned it before and serves on"},
+		{overview.OfRouter, overview.Partition{Node: "b", Remembered: true}, "b owned it before and serves on: etcd holds no claim"},
 		{overview.OfEtcd, overview.Partition{Node: "a"}, "its lease in etcd lives"},
 		{overview.OfEtcd, overview.Partition{Node: "a", StandIn: true}, "not in etcd any more"},
 	} {

@@ -96,7 +96,7 @@ func (s *Status) diagnosePartitions(say func(string, ...any)) {
 			nobody = append(nobody, p.Partition)
 		case p.StandIn && s.Of != OfNode:
 			standIn = append(standIn, p.Partition)
-		case p.Claimed != "":
+		case p.Claimed != "" || p.Remembered:
 			older = append(older, p.Partition)
 		}
 		if p.Lag >= farBehind {
@@ -111,7 +111,7 @@ func (s *Status) diagnosePartitions(say func(string, ...any)) {
 		say("%s: stand-ins serve, because the owners are gone; the consumer group gives them away within its session timeout", partitions(standIn))
 	}
 	if len(older) > 0 {
-		say("%s: the earlier owner serves on until the new one is linked", partitions(older))
+		say("%s: an earlier owner serves on until the new one has claimed it and is linked", partitions(older))
 	}
 	if len(far) > 0 {
 		say("%s: %d records not read yet; the node reads slower than producers write, or its broker is slow", partitions(far), lag)
@@ -167,6 +167,8 @@ func (s *Status) Why(p *Partition) string {
 		return p.Node + " stands in: no node has claimed the partition yet. Every router chooses the same stand-in (rendezvous hash over the linked nodes)"
 	case p.StandIn:
 		return fmt.Sprintf("%s stands in: %s has the newest claim%s, but is not linked. The consumer group gives the partition away within its session timeout", p.Node, p.Claimed, claimed(p))
+	case p.Remembered:
+		return fmt.Sprintf("%s owned it before%s and serves on: etcd holds no claim for it any more", p.Node, claimed(p))
 	case p.Claimed != "":
 		return fmt.Sprintf("%s owned it before and serves on, because %s, which has the newest claim%s, is not linked yet", p.Node, p.Claimed, claimed(p))
 	}

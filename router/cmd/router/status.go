@@ -233,7 +233,7 @@ func (p *page) routers() {
 
 // needsALook reports whether a partition is shown unasked.
 func needsALook(p *overview.Partition) bool {
-	return p.Node == "" || p.StandIn || p.Claimed != "" || p.Lag > 1000 || p.Uncommitted > 1000
+	return p.Node == "" || p.StandIn || p.Claimed != "" || p.Remembered || p.Lag > 1000 || p.Uncommitted > 1000
 }
 
 func (p *page) partitions() {
@@ -283,6 +283,9 @@ func remark(row *overview.Partition) string {
 		words = append(words, "stands in")
 	case row.Claimed != "":
 		words = append(words, "until "+safe(row.Claimed)+" is linked")
+	}
+	if row.Remembered && row.Node != "" {
+		words = append(words, "owned it before; etcd holds no claim")
 	}
 	if row.Uncommitted > 0 {
 		words = append(words, number(row.Uncommitted)+" held back by open transactions")

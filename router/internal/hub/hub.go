@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/pointsmanhq/pointsman/pkg/partitioner"
+	"github.com/pointsmanhq/pointsman/proto/directory"
 	"github.com/pointsmanhq/pointsman/router/internal/clientconn"
 	"github.com/pointsmanhq/pointsman/router/internal/links"
 	"github.com/pointsmanhq/pointsman/router/internal/metrics"
@@ -82,8 +83,9 @@ type Hub struct {
 // view is a table with what is derived from it once.
 type view struct {
 	*table.Table
-	partitioner partitioner.Partitioner // nil before the topic is known
-	fit         error                   // why clients cannot be served, nil when they can
+	partitioner partitioner.Partitioner   // nil before the topic is known
+	fit         error                     // why clients cannot be served, nil when they can
+	claims      map[int32]directory.Claim // what etcd holds; the table remembers more
 }
 
 // New returns a hub without links and sessions.
@@ -242,7 +244,7 @@ func (h *Hub) put() (old, next *view) {
 
 // derive finds the topic's partitioner.
 func (h *Hub) derive(old *view, tab *table.Table) *view {
-	v := &view{Table: tab, partitioner: old.partitioner, fit: old.fit}
+	v := &view{Table: tab, partitioner: old.partitioner, fit: old.fit, claims: h.picture.Claims}
 	switch {
 	case tab.Topic == nil:
 		v.fit = ErrNoTopic

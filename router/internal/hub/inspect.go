@@ -8,7 +8,6 @@ import (
 	"github.com/pointsmanhq/pointsman/proto/directory"
 
 	"github.com/pointsmanhq/pointsman/router/internal/session"
-	"github.com/pointsmanhq/pointsman/router/internal/table"
 )
 
 // Assignment is who serves a partition.
@@ -19,6 +18,7 @@ type Assignment struct {
 	Link       uint64    `json:"link,omitempty"`
 	StandIn    bool      `json:"stand_in"` // the node has not claimed it
 	Claimed    string    `json:"claimed_by,omitempty"`
+	Remembered bool      `json:"remembered,omitempty"` // that claim is not in etcd any more, but its node is linked
 	Generation int32     `json:"generation,omitempty"`
 	Since      time.Time `json:"since,omitzero"`
 	Sessions   int       `json:"sessions"`
@@ -49,7 +49,7 @@ func (h *Hub) Assignments() []Assignment {
 	v := h.view.Load()
 	out := make([]Assignment, 0, v.Partitions())
 	for p := range v.Partitions() {
-		out = append(out, h.assignment(v.Table, p))
+		out = append(out, h.assignment(v, p))
 	}
 	return out
 }
@@ -60,10 +60,10 @@ func (h *Hub) Assignment(p int32) (Assignment, bool) {
 	if p < 0 || p >= v.Partitions() {
 		return Assignment{}, false
 	}
-	return h.assignment(v.Table, p), true
+	return h.assignment(v, p), true
 }
 
-func (h *Hub) assignment(t *table.Table, p int32) Assignment {
+func (h *Hub) assignment(t *view, p int32) Assignment {
 	a := Assignment{Partition: p}
 	b := h.bucket(p)
 	b.mu.Lock()
@@ -71,6 +71,8 @@ func (h *Hub) assignment(t *table.Table, p int32) Assignment {
 	b.mu.Unlock()
 	if c, ok := t.Claim(p); ok {
 		a.Claimed, a.Generation, a.Since = c.Node, c.Generation, c.Since
+		_, listed := t.claims[p]
+		a.Remembered = !listed
 	}
 	if n, ok := t.ByLink(t.Route(p)); ok {
 		a.Node, a.Instance, a.Link = n.ID, n.Instance, uint64(n.Link)

@@ -70,3 +70,17 @@ func TestSessionsOfAKeyAreListed(t *testing.T) {
 		t.Errorf("%d sessions of a key that nobody has", total)
 	}
 }
+
+func TestClaimThatEtcdLostIsRemembered(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	a := r.start("a")
+	r.claim(a)
+	if got, _ := r.hub.Assignment(2); got.Remembered || got.StandIn || got.Claimed != "a" {
+		t.Errorf("claimed: %+v", got)
+	}
+	delete(r.pic.Claims, 2)
+	r.put()
+	if got, _ := r.hub.Assignment(2); !got.Remembered || got.StandIn || got.Node != "a" {
+		t.Errorf("lost in etcd: %+v", got)
+	}
+}
