@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/pointsmanhq/pointsman/pkg/client"
@@ -62,6 +63,7 @@ func TestTokenIsRenewedOnTheOpenConnection(t *testing.T) {
 		}
 		s.record(1, 8, "1")
 		want[*client.Record](t, c)
+		synctest.Wait() // a renewal is counted after it was sent
 		if got := c.Stats(); got.Connections != 1 || got.Renewals != 2 {
 			t.Errorf("stats = %+v, want one connection and two renewals", got)
 		}
