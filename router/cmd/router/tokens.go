@@ -27,7 +27,7 @@ type tokenOptions struct {
 	JWTLeeway        time.Duration `name:"jwt-leeway" default:"5s" group:"Tokens (--auth jwt)" help:"How far the issuer's clock may be from this one."`
 	JWTAllowNoExpiry bool          `name:"jwt-allow-no-expiry" group:"Tokens (--auth jwt)" help:"Take tokens that never expire."`
 	JWTCookie        string        `name:"jwt-cookie" placeholder:"NAME" group:"Tokens (--auth jwt)" help:"Take a token from this cookie, too, if the request names its origin and --origins allows it."`
-	JWTRenewBefore   time.Duration `name:"jwt-renew-before" default:"1m" group:"Tokens (--auth jwt)" help:"How long before its token's end a client is told; at most a third of the token's time."`
+	JWTRenewBefore   time.Duration `name:"jwt-renew-before" default:"1m" group:"Tokens (--auth jwt)" help:"How long before its token's end a client is told; a third of the token's time where that is less. Up to a quarter more by chance, so that renewals spread."`
 }
 
 // check refuses settings of tokens that contradict each other.

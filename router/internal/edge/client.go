@@ -2,6 +2,7 @@ package edge
 
 import (
 	"errors"
+	"math/rand/v2"
 	"os"
 	"time"
 	"unicode/utf8"
@@ -121,6 +122,7 @@ func (e *Edge) expires(s *hub.Session, at time.Time) {
 		return
 	}
 	// The third leaves time even where tokens live for seconds.
-	before := min(e.cfg.RenewBefore, time.Until(at)/3)
-	s.Expires(at, at.Add(-before))
+	before := max(0, min(e.cfg.RenewBefore, time.Until(at)/3))
+	// Clients that came back together got their tokens together: the issuer need not see them together for ever.
+	s.Expires(at, at.Add(-before-rand.N(before/4+1)))
 }

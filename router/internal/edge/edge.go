@@ -32,7 +32,8 @@ type Config struct {
 	Origins []string
 	// ResumeTimeout is how long the first message of ?resume=message may take.
 	ResumeTimeout time.Duration
-	// RenewBefore is how long before the end of its credentials a client is told; at most a third of their time.
+	// RenewBefore is how long before the end of its credentials a client is told, less where they live for less than
+	// three times as long, and up to a quarter more by chance.
 	RenewBefore time.Duration
 	Logger      *zap.Logger
 	Metrics     *metrics.Set
