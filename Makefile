@@ -49,7 +49,7 @@ test-kafka: build ## the same scenarios over real processes: Apache Kafka, etcd,
 	  ./integration/internal/realkafka ./integration/internal/realetcd ./integration/internal/stack ./integration
 
 .PHONY: test-browser
-test-browser: build ## the playground page in a real headless Chromium
+test-browser: build ## the playground page and the console in a real headless Chromium
 	POINTSMAN_BROWSER=1 POINTSMAN_BIN=$(CURDIR)/bin $(GOTEST) -count=1 -timeout 10m $(ARGS) ./integration/browser
 
 .PHONY: test-compose
