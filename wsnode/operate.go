@@ -131,6 +131,9 @@ func (n *Node) dumpPartitions() any {
 	if !n.up.Load() {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	n.runner.Refresh(ctx)
 	all, _ := n.runner.Status()
 	return all
 }

@@ -82,7 +82,7 @@ func New(cfg Config, out Output) *Loop {
 		cfg.TruncatedAfter = 10 * time.Second
 	}
 	if cfg.ScanBytes <= 0 {
-		cfg.ScanBytes = 1 << 20
+		cfg.ScanBytes = 256 << 10 // little, so that decoding it does not keep live records waiting
 	}
 	return &Loop{
 		cfg: cfg, out: out, committed: -1,
@@ -520,6 +520,7 @@ func (l *Loop) jump(now time.Time, to int64, reason link.GapReason) {
 	from := l.head
 	l.head = to
 	l.ring.reset(to)
+	l.scan.forget()
 	for _, at := range l.links {
 		for _, id := range sortedIDs(at) {
 			s := at.streams[id]

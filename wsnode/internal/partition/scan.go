@@ -1,6 +1,8 @@
 package partition
 
 import (
+	"cmp"
+	"math"
 	"slices"
 	"time"
 
@@ -16,6 +18,17 @@ const (
 	passDelayHigh = 5 * time.Second
 	// passHold is how long a full link may hold up a pass that others are in, too.
 	passHold = 50 * time.Millisecond
+	// A pass over longPass offsets and more waits for company until nobody has come for a while, so that clients that
+	// come back together share it.
+	longPass    = 4096
+	company     = 100 * time.Millisecond
+	companyMost = time.Second
+	// turnBack is which part of its way a pass may read again for those that came late.
+	turnBack = 8
+	// The last answer is kept for streams that run out of credit within it, for a while after its last use. A batch of
+	// Kafka's comes whole, however little was asked for, and is a megabyte at most by default.
+	keepFor  = 2 * passDelayHigh
+	keepMost = 2 << 20
 )
 
 // scan is the catch-up read that all streams share which the ring does not reach back to. It goes forward
@@ -31,6 +44,14 @@ type scan struct {
 	retries int
 	bytes   uint64
 	told    int64 // the position last told in a checkpoint
+	again   int64 // offsets that the pass went back so far
+
+	firstCame, lastCame time.Time // of the newcomers that wait for a pass
+
+	// The last answer: a stream that used its credit up in the middle of it goes on in memory.
+	kept               []source.Record
+	keptFrom, keptNext int64
+	keptAt             time.Time
 
 	// What of the last answer waits for a link to have room again. Reading on without its streams would mean
 	// reading the same again for them.
@@ -45,7 +66,12 @@ func (c *scan) reset() {
 	c.rest, c.heldBy = nil, nil
 	c.stale = c.waiting
 	c.retryAt, c.retries = time.Time{}, 0
+	c.firstCame, c.lastCame = time.Time{}, time.Time{}
+	c.forget()
 }
+
+// forget lets go of the last answer.
+func (c *scan) forget() { c.kept, c.keptFrom, c.keptNext = nil, 0, 0 }
 
 // wantScan puts a stream into the pass if that has not gone past it, else in line for the next one.
 func (l *Loop) wantScan(now time.Time, s *stream) {
@@ -65,10 +91,16 @@ func (l *Loop) wantScan(now time.Time, s *stream) {
 	}
 	s.wanting = true
 	l.scan.wanting = append(l.scan.wanting, s)
+	if !s.passed {
+		if l.scan.firstCame.IsZero() {
+			l.scan.firstCame = now
+		}
+		l.scan.lastCame = now
+	}
 }
 
 func (l *Loop) join(s *stream) {
-	s.inPass, s.passBytes = true, 0
+	s.inPass, s.passed, s.passBytes = true, true, 0
 	l.scan.members = append(l.scan.members, s)
 }
 
@@ -96,58 +128,97 @@ func (l *Loop) advanceScan(now time.Time) {
 	if l.phase != reading || c.waiting || now.Before(c.retryAt) {
 		return
 	}
-	if c.rest != nil && !l.feed(now) {
-		return
-	}
-	if !c.active && !l.beginPass(now) {
-		return
-	}
-	c.members = slices.DeleteFunc(c.members, func(s *stream) bool { return s.gone || !s.inPass })
-	if len(c.members) == 0 {
-		c.active = false
-		if len(c.wanting) == 0 || !l.beginPass(now) {
+	for {
+		if c.rest != nil && !l.feed(now) {
 			return
 		}
-	}
-	if c.pos >= l.ring.low {
-		l.endPass(now)
+		if !c.active && !l.beginPass(now) {
+			if len(c.kept) > 0 && now.Sub(c.keptAt) > keepFor {
+				c.forget()
+			}
+			return
+		}
+		c.members = slices.DeleteFunc(c.members, func(s *stream) bool { return s.gone || !s.inPass })
+		if len(c.members) == 0 {
+			c.active = false
+			continue
+		}
+		if c.pos >= c.keptFrom && c.pos < c.keptNext {
+			i, _ := slices.BinarySearchFunc(c.kept, c.pos, func(r source.Record, o int64) int { return cmp.Compare(r.Offset, o) })
+			c.rest, c.restNext, c.keptAt = c.kept[i:], c.keptNext, now
+			continue
+		}
+		if l.goBack(now) {
+			continue
+		}
+		if c.pos >= l.ring.low {
+			l.endPass(now)
+			return
+		}
+		c.waiting = true
+		l.out.Scan(c.pos, l.cfg.ScanBytes)
 		return
 	}
-	c.waiting = true
-	l.out.Scan(c.pos, l.cfg.ScanBytes)
 }
 
 // beginPass starts at the lowest cursor that may start a pass; whoever is above it comes along.
 func (l *Loop) beginPass(now time.Time) bool {
 	c := &l.scan
-	if len(c.wanting) == 0 {
-		return false
-	}
-	c.wanting = slices.DeleteFunc(c.wanting, func(s *stream) bool {
-		if s.gone || s.state != behind || s.credit <= 0 {
-			s.wanting = false // credit or nothing brings it back
-			return true
-		}
-		return false
-	})
+	l.takeAlong(math.MaxInt64) // nobody; who cannot come is forgotten
 	from, found := int64(0), false
 	for _, s := range c.wanting {
 		if !now.Before(s.passAfter) && (!found || s.next < from) {
 			from, found = s.next, true
 		}
 	}
-	if !found {
+	if !found || l.ring.low-from >= longPass && now.Before(c.lastCame.Add(company)) && now.Before(c.firstCame.Add(companyMost)) {
 		return false
 	}
-	c.active, c.pos, c.members = true, from, c.members[:0]
+	c.active, c.pos, c.members, c.again = true, from, c.members[:0], 0
+	c.firstCame, c.lastCame = time.Time{}, time.Time{}
+	l.takeAlong(from)
+	return true
+}
+
+// takeAlong lets those join the pass who wait at or above a position.
+func (l *Loop) takeAlong(from int64) {
+	c := &l.scan
 	c.wanting = slices.DeleteFunc(c.wanting, func(s *stream) bool {
-		if s.next < from {
+		switch {
+		case s.gone || s.state != behind || s.credit <= 0:
+			s.wanting = false // credit or nothing brings it back
+		case s.next < from:
 			return false
+		default:
+			s.wanting = false
+			l.join(s)
 		}
-		s.wanting = false
-		l.join(s)
 		return true
 	})
+}
+
+// goBack takes the pass back to streams that came after it had gone by, if that is cheap: another pass for them would
+// read everything from there to the end. It is bounded over the whole pass, so that who comes late again and again
+// does not keep it from getting on.
+func (l *Loop) goBack(now time.Time) bool {
+	c := &l.scan
+	if len(c.wanting) == 0 {
+		return false
+	}
+	// From the lowest position x with again+pos-x <= (ring.low-x)/turnBack on.
+	floor := (turnBack*(c.again+c.pos) - l.ring.low) / (turnBack - 1)
+	to := c.pos
+	for _, s := range c.wanting {
+		if s.next < to && s.next > floor && s.state == behind && s.credit > 0 && !s.gone && !now.Before(s.passAfter) {
+			to = s.next
+		}
+	}
+	if to == c.pos {
+		return false
+	}
+	c.again += c.pos - to
+	c.pos = to
+	l.takeAlong(to)
 	return true
 }
 
@@ -180,22 +251,25 @@ func (l *Loop) Scanned(now time.Time, b *source.Batch) {
 	c := &l.scan
 	c.waiting = false
 	c.retryAt, c.retries = time.Time{}, 0
+	c.bytes += uint64(b.Bytes)
 	if stale := c.stale; stale || l.phase != reading || !c.active || b.From > c.pos {
 		c.stale = false
 		l.advanceScan(now)
 		return
 	}
-	c.bytes += uint64(b.Bytes)
 	if b.Next <= c.pos {
 		// Nothing was learned: the broker has nothing there yet (a lagging leader). Ask again later.
 		c.retryAt = now.Add(retryFirst)
 		return
 	}
-	c.rest, c.restNext = b.Records, b.Next
-	if c.rest == nil {
-		c.rest = []source.Record{}
+	c.kept, c.keptFrom, c.keptNext, c.keptAt = b.Records, b.From, b.Next, now
+	if c.kept == nil {
+		c.kept = []source.Record{}
 	}
 	l.advanceScan(now)
+	if b.Bytes > keepMost {
+		c.forget()
+	}
 }
 
 // feed hands what was scanned to the streams of the pass, as far as their links take it, and reports whether that
@@ -279,7 +353,8 @@ func (l *Loop) othersWait(not *attachment) bool {
 	return false
 }
 
-// replay sends one scanned record to the streams of the pass that want it.
+// replay sends one scanned record to the streams of the pass that want it. Their links had room when they were asked
+// (see holds); another partition may have filled one since, and then it takes this record all the same.
 func (l *Loop) replay(now time.Time, rec *source.Record) {
 	k, ok := l.keys[string(rec.Key)]
 	if !ok {
@@ -289,10 +364,6 @@ func (l *Loop) replay(now time.Time, rec *source.Record) {
 	l.fill(rec)
 	cost := l.frame.Cost()
 	for _, g := range k.groups {
-		if len(g.behind) == 0 {
-			continue
-		}
-		room := l.out.Room(g.link.id)
 		l.ids = l.ids[:0]
 		for _, s := range g.behind {
 			if !s.inPass || rec.Offset < s.next {
@@ -302,12 +373,9 @@ func (l *Loop) replay(now time.Time, rec *source.Record) {
 				l.pass(s, rec.Offset)
 				continue
 			}
-			if !room || s.credit <= 0 {
+			if s.credit <= 0 {
 				s.next = rec.Offset
 				l.leave(now, s)
-				if room && s.credit > 0 {
-					l.wantScan(now, s)
-				}
 				continue
 			}
 			s.credit -= cost

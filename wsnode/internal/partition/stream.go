@@ -35,6 +35,7 @@ type stream struct {
 	// Scan.
 	inPass    bool
 	wanting   bool
+	passed    bool // has been in a pass
 	passAfter time.Time
 	passBytes int64
 	passDelay time.Duration
