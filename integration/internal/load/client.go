@@ -68,9 +68,10 @@ type Client struct {
 	busy    bool    // a reader runs or is about to
 	leaving bool    // Disconnect or Close asked for the end
 	cursor  string
-	hold    bool      // StopReading
-	ready   int64     // ms since the epoch: records stamped earlier are backlog
-	opened  time.Time // the newest connection
+	hold    bool          // StopReading
+	pace    time.Duration // SetPace
+	ready   int64         // ms since the epoch: records stamped earlier are backlog
+	opened  time.Time     // the newest connection
 	retry   time.Duration
 	heart   time.Duration
 	renewed int     // tokens sent on an open connection
@@ -208,6 +209,9 @@ func (c *Client) read(conn *wsConn) error {
 			buf = msg
 		}
 		c.receive(op, msg, at)
+		if d := c.takes(); d > 0 {
+			pause(c.ctx, d)
+		}
 	}
 }
 
@@ -449,6 +453,19 @@ func (c *Client) ReadAgain() {
 	c.hold = false
 	c.ready = max(c.ready, time.Now().UnixMilli())
 	c.changed.Broadcast()
+}
+
+// SetPace makes the client take so long over each message.
+func (c *Client) SetPace(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pace = d
+}
+
+func (c *Client) takes() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.pace
 }
 
 // Disconnect closes the connection in order and waits until its reader has ended. The cursor is kept.

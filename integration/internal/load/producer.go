@@ -64,8 +64,18 @@ func (p *Producer) Produce(ctx context.Context, records ...*kgo.Record) error {
 
 // Burst writes n records, as fast as it goes, over the keys in turn.
 func (p *Producer) Burst(ctx context.Context, keys []string, n int, size int) error {
+	return p.BurstOf(ctx, n, func(i int) *kgo.Record { return Sample(keys[i%len(keys)], int64(i), size) })
+}
+
+// Bulk makes a producer write many records a second rather than each of them soon.
+func Bulk() []kgo.Opt {
+	return []kgo.Opt{kgo.ProducerLinger(20 * time.Millisecond), kgo.MaxBufferedRecords(100_000)}
+}
+
+// BurstOf writes n records, as fast as it goes, and returns when the broker has acknowledged them.
+func (p *Producer) BurstOf(ctx context.Context, n int, record func(i int) *kgo.Record) error {
 	for i := range n {
-		p.send(ctx, Sample(keys[i%len(keys)], int64(i), size))
+		p.send(ctx, record(i))
 	}
 	return p.flush(ctx)
 }
@@ -152,9 +162,9 @@ type Transaction struct {
 }
 
 // Begin opens a transaction. A transaction that is closed without End hangs until its timeout.
-func Begin(ctx context.Context, brokers []string, topic, id string, timeout time.Duration) (*Transaction, error) {
+func Begin(ctx context.Context, brokers []string, topic, id string, timeout time.Duration, more ...kgo.Opt) (*Transaction, error) {
 	t := &Transaction{open: func() (*Producer, error) {
-		return NewProducer(brokers, topic, kgo.TransactionalID(id), kgo.TransactionTimeout(timeout))
+		return NewProducer(brokers, topic, append([]kgo.Opt{kgo.TransactionalID(id), kgo.TransactionTimeout(timeout)}, more...)...)
 	}}
 	if err := t.begin(); err != nil {
 		return nil, err

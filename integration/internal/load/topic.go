@@ -40,6 +40,24 @@ func ReadTopic(ctx context.Context, brokers []string, topic string) (*checker.Tr
 	return checker.NewTruth(parts), nil
 }
 
+// Ends asks for the last stable offset of every partition.
+func Ends(ctx context.Context, brokers []string, topic string) (map[int32]int64, error) {
+	cl, err := kgo.NewClient(kgo.AlwaysRetryEOF(), kgo.SeedBrokers(brokers...))
+	if err != nil {
+		return nil, fmt.Errorf("find the ends of topic %s: %w", topic, err)
+	}
+	defer cl.Close()
+	parts, err := bounds(ctx, cl, topic)
+	if err != nil {
+		return nil, fmt.Errorf("find the ends of topic %s: %w", topic, err)
+	}
+	ends := make(map[int32]int64)
+	for p, b := range parts {
+		ends[p] = b.End
+	}
+	return ends, nil
+}
+
 // readPartition fills in the records between a partition's start and end.
 func readPartition(ctx context.Context, cl *kgo.Client, topic string, id int32, part *checker.Partition) error {
 	decompress := kgo.DefaultDecompressor()

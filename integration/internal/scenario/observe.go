@@ -126,11 +126,14 @@ type vars struct {
 	} `json:"consistency"`
 	Partitions []struct {
 		Partition int32 `json:"partition"`
+		Assigned  bool  `json:"assigned"`
+		Readable  bool  `json:"readable"`
 		Streams   int   `json:"streams"`
 		Behind    int   `json:"behind"`
 		Head      int64 `json:"head"`
 		Lowest    int64 `json:"lowest"`
 		RingLow   int64 `json:"ring_low"`
+		Scanned   int64 `json:"scan_bytes"`
 	} `json:"partitions"`
 }
 
