@@ -140,14 +140,22 @@ func (r *Router) where(w http.ResponseWriter, req *http.Request) {
 	found.Clients, found.ClientsTotal = r.hub.Clients(who.Key, maxClients)
 	for i := range found.Clients {
 		c := &found.Clients[i]
-		if int(c.Partition) >= len(s.Partitions) || c.Cursor == "" {
-			continue
-		}
-		if at := &s.Partitions[c.Partition]; at.Reading {
-			// The client may have got a record since the node was asked.
-			lag := max(at.Head-c.Next, 0)
-			c.Lag = &lag
+		if c.Cursor != "" {
+			c.Lag = lag(s, append(c.Also, hub.Position{Partition: c.Partition, Next: c.Next}))
 		}
 	}
 	answer(w, http.StatusOK, found)
+}
+
+// lag is how many offsets lie between a client's positions and the heads, nil where a head is not known.
+func lag(s *overview.Status, positions []hub.Position) *int64 {
+	var sum int64
+	for _, at := range positions {
+		if int(at.Partition) >= len(s.Partitions) || !s.Partitions[at.Partition].Reading {
+			return nil
+		}
+		// The client may have got a record since the node was asked.
+		sum += max(s.Partitions[at.Partition].Head-at.Next, 0)
+	}
+	return &sum
 }

@@ -127,6 +127,9 @@ func printWhere(out io.Writer, w *router.Where, now time.Time) error {
 		next, lag, by := "-", "?", orDash(safe(s.Node))
 		if s.Cursor != "" {
 			next = fmt.Sprintf("%d:%d", s.Partition, s.Next)
+			for _, at := range s.Also {
+				next += fmt.Sprintf(" %d:%d", at.Partition, at.Next)
+			}
 		}
 		if s.Lag != nil {
 			lag = number(*s.Lag)

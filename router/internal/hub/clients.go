@@ -17,10 +17,18 @@ type Client struct {
 	Cursor    string    `json:"cursor,omitempty"` // empty until it was greeted
 	Partition int32     `json:"partition"`
 	Next      int64     `json:"next"` // offset; everything below it was delivered
-	Greeted   bool      `json:"greeted"`
-	Lag       *int64    `json:"lag,omitempty"` // to the node's head; absent when the head is not known
-	Queued    int64     `json:"queued_bytes"`
-	Dropped   uint64    `json:"duplicates_dropped"`
+	// Also lists the other partitions in which the key is followed since partitions were added.
+	Also    []Position `json:"also,omitempty"`
+	Greeted bool       `json:"greeted"`
+	Lag     *int64     `json:"lag,omitempty"` // to the nodes' heads; absent when a head is not known
+	Queued  int64      `json:"queued_bytes"`
+	Dropped uint64     `json:"duplicates_dropped"`
+}
+
+// Position is where a session continues in one partition.
+type Position struct {
+	Partition int32 `json:"partition"`
+	Next      int64 `json:"next"`
 }
 
 // Clients lists up to most sessions of a key and says how many there are.
@@ -67,6 +75,13 @@ func (h *Hub) client(s *Session) Client {
 	if p, next, ok := s.core.Cursor(); ok {
 		c.Partition, c.Next = p, next
 		c.Cursor = string(t.cursorOf(s, p, next))
+		if s.core.Several() {
+			for _, at := range s.core.Positions(nil) {
+				if at.Partition != p {
+					c.Also = append(c.Also, Position(at))
+				}
+			}
+		}
 	}
 	if ln := h.lane(st.Primary); ln != nil {
 		c.Node = ln.link.Node

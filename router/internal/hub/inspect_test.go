@@ -84,3 +84,28 @@ func TestClaimThatEtcdLostIsRemembered(t *testing.T) {
 		t.Errorf("lost in etcd: %+v", got)
 	}
 }
+
+func TestFollowedKeysPositionsAreListed(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	a := r.start("a")
+	r.claim(a)
+	key, from, to := mover(t)
+	c := r.connect(key)
+	c.next(clientmsg.TypeHello)
+	r.log.Append(from, key, []byte(quoted(0)))
+	c.record(0, quoted(0))
+	r.grow(from, 1, -1)
+	r.log.Append(to, key, []byte(quoted(1)))
+	c.until(clientmsg.TypeRecord)
+	got, total := r.hub.Clients([]byte(key), 10)
+	if total != 1 || len(got) != 1 {
+		t.Fatalf("%d sessions, %+v", total, got)
+	}
+	all := map[int32]int64{got[0].Partition: got[0].Next}
+	for _, at := range got[0].Also {
+		all[at.Partition] = at.Next
+	}
+	if len(all) != 2 || all[from] != 1 || all[to] != 1 {
+		t.Errorf("got %v, want both partitions' positions, %d and %d", all, from, to)
+	}
+}

@@ -82,7 +82,7 @@ export class Search {
     all.push(["sessions", total ? `${number(total)} on ${found.router}` : `none on ${found.router}; another router may have some`]);
     facts($("found-facts"), all);
     rows($("found-clients"), found.clients.map((c) => [
-      c.remote, since(c.since, now), c.cursor ? `${c.partition}:${c.next}` : "–", c.lag === undefined ? "?" : number(c.lag),
+      c.remote, since(c.since, now), c.cursor ? [c, ...(c.also || [])].map((at) => `${at.partition}:${at.next}`).join(" ") : "–", c.lag === undefined ? "?" : number(c.lag),
       number(c.queued_bytes), (c.node || "nobody") + (c.moving ? ", moving" : "") + (c.protocol === "raw" ? ", raw" : ""),
       { text: c.cursor || "–", kind: "mono" },
     ]));
