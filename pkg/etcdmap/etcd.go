@@ -251,9 +251,8 @@ func (s *etcdStore) keepAlive(ctx context.Context, lease int64) error {
 	})
 }
 
-func (s *etcdStore) leaseTTL(ctx context.Context, lease int64) (time.Duration, error) {
-	var granted time.Duration
-	err := s.do(ctx, "look at lease", func(ctx context.Context, c *clientv3.Client) error {
+func (s *etcdStore) leaseTTL(ctx context.Context, lease int64) (granted, left time.Duration, err error) {
+	err = s.do(ctx, "look at lease", func(ctx context.Context, c *clientv3.Client) error {
 		resp, err := c.TimeToLive(ctx, clientv3.LeaseID(lease))
 		if err != nil {
 			return leaseError(err)
@@ -261,10 +260,10 @@ func (s *etcdStore) leaseTTL(ctx context.Context, lease int64) (time.Duration, e
 		if resp.TTL <= 0 {
 			return errLeaseGone
 		}
-		granted = time.Duration(resp.GrantedTTL) * time.Second
+		granted, left = time.Duration(resp.GrantedTTL)*time.Second, time.Duration(resp.TTL)*time.Second
 		return nil
 	})
-	return granted, err
+	return granted, left, err
 }
 
 func (s *etcdStore) revoke(ctx context.Context, lease int64) error {

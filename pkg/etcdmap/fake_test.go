@@ -22,6 +22,7 @@ type fakeEtcd struct {
 	keys      map[string]entry
 	history   []event
 	leases    map[int64]time.Duration
+	unrenewed time.Duration // how much of every lease has passed
 	nextLease int64
 	watches   map[*fakeWatch]struct{}
 
@@ -278,17 +279,17 @@ func (f *fakeEtcd) keepAlive(ctx context.Context, lease int64) error {
 	return nil
 }
 
-func (f *fakeEtcd) leaseTTL(ctx context.Context, lease int64) (time.Duration, error) {
+func (f *fakeEtcd) leaseTTL(ctx context.Context, lease int64) (granted, left time.Duration, err error) {
 	if err := f.up(ctx); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	ttl, ok := f.leases[lease]
 	if !ok {
-		return 0, errLeaseGone
+		return 0, 0, errLeaseGone
 	}
-	return ttl, nil
+	return ttl, ttl - f.unrenewed, nil
 }
 
 func (f *fakeEtcd) revoke(ctx context.Context, lease int64) error {

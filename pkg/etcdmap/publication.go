@@ -12,6 +12,14 @@ import (
 // leaseSlack is how much later than its time to live a dead instance's lease may be seen to end.
 const leaseSlack = 2 * time.Second
 
+const (
+	// renewedWithin is how far a lease that somebody renews may be from its full time: it is renewed every second, and
+	// etcd tells whole seconds.
+	renewedWithin = 2 * time.Second
+	// lookAgain is how long after one look at a lease another one shows whether it is renewed.
+	lookAgain = 2500 * time.Millisecond
+)
+
 // wanted is a claim to publish, with its value made once.
 type wanted struct {
 	claim directory.Claim
@@ -25,6 +33,12 @@ type holder struct {
 	lease    int64
 	seen     time.Time
 	ttl      time.Duration // 0: not asked yet
+
+	// For when that time is over: etcd may have stood still meanwhile, or given all leases their full time again.
+	due      time.Time     // the next look at the lease
+	answered bool          // by etcd, since due
+	left     time.Duration // what it said; negative for a lease that is gone
+	renewed  int           // looks in a row that found somebody renewing it
 }
 
 // publication is the state machine of what a node publishes: what is wanted, what is known of etcd, and the next step
@@ -102,7 +116,8 @@ func (p *publication) observe(c change) {
 	p.mirror.replace(*c.list, c.foreign)
 	if p.holder != nil && c.why != causePeriodic {
 		// Leases do not run out while etcd is away, and begin anew with a new leader.
-		p.holder.seen = time.Time{}
+		h := p.holder
+		h.seen, h.due, h.answered, h.renewed = time.Time{}, time.Time{}, false, 0
 	}
 }
 
@@ -118,10 +133,19 @@ func (p *publication) leaseGone(lease int64) bool {
 	return true
 }
 
-// holderTTL takes in the time to live of the lease that was asked for.
-func (p *publication) holderTTL(lease int64, ttl time.Duration) {
-	if p.holder != nil && p.holder.lease == lease {
-		p.holder.ttl = max(ttl, p.leaseTTL)
+// holderTTL takes in the time to live of the lease that was asked for, and how much is left of it. A lease that is
+// gone has none.
+func (p *publication) holderTTL(lease int64, ttl, left time.Duration) {
+	h := p.holder
+	if h == nil || h.lease != lease {
+		return
+	}
+	if h.ttl == 0 {
+		h.ttl = max(ttl, p.leaseTTL) // one that is gone counts as one of the usual length: its keys go any moment
+		return
+	}
+	if h.answered, h.left = true, left; ttl == 0 {
+		h.left = -1
 	}
 }
 
@@ -225,7 +249,23 @@ func (p *publication) idFree(now time.Time) (step, bool) {
 		s.ask = h.lease
 		return s, false
 	}
-	if s.until = h.seen.Add(h.ttl + leaseSlack); now.Before(s.until) {
+	if h.due.IsZero() {
+		h.due = h.seen.Add(h.ttl + leaseSlack)
+	}
+	if s.until = h.due; now.Before(s.until) {
+		return s, false
+	}
+	if !h.answered {
+		s.ask = h.lease
+		return s, false
+	}
+	h.answered = false
+	if h.left < h.ttl-renewedWithin { // nobody renews it: it will end
+		h.renewed, h.due = 0, now.Add(max(0, h.left)+leaseSlack)
+	} else if h.renewed++; h.renewed < 2 {
+		h.due = now.Add(lookAgain)
+	}
+	if s.until = h.due; now.Before(s.until) {
 		return s, false
 	}
 	if h.instance == "" {

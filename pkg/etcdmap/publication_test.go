@@ -65,11 +65,11 @@ func (b *bench) settle() (did []string, last step) {
 			b.p.granted(lease)
 			did = append(did, "grant")
 		case s.ask != 0:
-			ttl, err := b.f.leaseTTL(b.t.Context(), s.ask)
+			ttl, left, err := b.f.leaseTTL(b.t.Context(), s.ask)
 			if err != nil && !errors.Is(err, errLeaseGone) {
 				b.t.Fatal(err)
 			}
-			b.p.holderTTL(s.ask, ttl)
+			b.p.holderTTL(s.ask, ttl, left)
 			did = append(did, "ask")
 		case len(s.puts) > 0:
 			res, err := b.f.commit(b.t.Context(), s.puts)
@@ -193,7 +193,11 @@ func TestIDOfALivingInstance(t *testing.T) {
 		b.now = epoch.Add(9 * time.Second)
 		b.expect()
 		b.now = epoch.Add(8*time.Second + leaseSlack)
-		if s := b.expect("taken"); !errors.Is(s.err, ErrNodeIDTaken) {
+		if s := b.expect("ask"); !s.until.Equal(b.now.Add(lookAgain)) {
+			t.Errorf("looks again at %v", s.until)
+		}
+		b.now = b.now.Add(lookAgain)
+		if s := b.expect("ask", "taken"); !errors.Is(s.err, ErrNodeIDTaken) {
 			t.Errorf("got %v", s.err)
 		}
 		b.holds(testKeys.Node("n"), "other")
@@ -204,6 +208,29 @@ func TestIDOfALivingInstance(t *testing.T) {
 		b.now = epoch.Add(8 * time.Second)
 		if err := b.f.revoke(t.Context(), 1); err != nil {
 			t.Fatal(err)
+		}
+		b.relist(causePeriodic, false)
+		b.expect("grant", "put 2")
+	})
+	// An etcd that stood still does not end leases in time, and a new leader gives all their full time again; neither
+	// must look like a living process.
+	t.Run("nobody renews its lease", func(t *testing.T) {
+		t.Parallel()
+		b := setup(t)
+		b.now = epoch.Add(8*time.Second + leaseSlack)
+		if s := b.expect("ask"); !s.until.Equal(b.now.Add(lookAgain)) {
+			t.Errorf("looks again at %v", s.until)
+		}
+		b.now, b.f.unrenewed = b.now.Add(lookAgain), 3*time.Second
+		if s := b.expect("ask"); !s.until.Equal(b.now.Add(5*time.Second + leaseSlack)) {
+			t.Errorf("waits until %v", s.until)
+		}
+		b.now = b.now.Add(5*time.Second + leaseSlack)
+		if err := b.f.revoke(t.Context(), 1); err != nil {
+			t.Fatal(err)
+		}
+		if s := b.expect("ask"); !s.until.Equal(b.now.Add(leaseSlack)) { // its keys are about to go
+			t.Errorf("waits until %v", s.until)
 		}
 		b.relist(causePeriodic, false)
 		b.expect("grant", "put 2")

@@ -110,8 +110,8 @@ func (p *Publisher) change(f func(*publication)) {
 }
 
 // Run registers the node and keeps everything published until ctx ends; then it returns nil and leaves the lease to
-// Revoke or to its end. ErrNodeIDTaken if another instance still holds the id after one lease time, at the start or
-// after this one had lost its lease. It may be called once.
+// Revoke or to its end. ErrNodeIDTaken if another instance still holds the id after one lease time, and renews its lease,
+// at the start or after this one had lost its lease. It may be called once.
 func (p *Publisher) Run(ctx context.Context) error {
 	ctx, leave, err := p.m.enter(ctx)
 	if err != nil {
@@ -224,16 +224,16 @@ func (p *Publisher) wait(ctx context.Context, until time.Time) {
 }
 
 func (p *Publisher) askHolder(ctx context.Context, lease int64) error {
-	var ttl time.Duration
+	var ttl, left time.Duration
 	err := p.m.try(ctx, reading, func(ctx context.Context) (err error) {
-		ttl, err = p.m.store.leaseTTL(ctx, lease)
+		ttl, left, err = p.m.store.leaseTTL(ctx, lease)
 		return err
 	})
 	if err != nil && !errors.Is(err, errLeaseGone) {
 		return err
 	}
 	p.mu.Lock()
-	p.pub.holderTTL(lease, ttl) // a lease that is gone counts as one of the usual length: its keys go any moment
+	p.pub.holderTTL(lease, ttl, left)
 	p.mu.Unlock()
 	return nil
 }

@@ -18,9 +18,9 @@ type store interface {
 	commit(ctx context.Context, puts []write) (commitResult, error)
 
 	grant(ctx context.Context, ttl time.Duration) (lease int64, err error)
-	keepAlive(ctx context.Context, lease int64) error // errLeaseGone
-	leaseTTL(ctx context.Context, lease int64) (granted time.Duration, err error)
-	revoke(ctx context.Context, lease int64) error // nil also when it was gone
+	keepAlive(ctx context.Context, lease int64) error                                   // errLeaseGone
+	leaseTTL(ctx context.Context, lease int64) (granted, left time.Duration, err error) // errLeaseGone
+	revoke(ctx context.Context, lease int64) error                                      // nil also when it was gone
 
 	close() error
 }
