@@ -115,7 +115,7 @@ func (r *Run) roll(ctx context.Context, f *Fault) error {
 			}
 		}
 		err := errGone
-		if slices.ContainsFunc(r.stack.Nodes(), func(n stack.Node) bool { return n.ID == id }) {
+		if r.there(id) {
 			err = r.stack.RestartNode(ctx, id, true)
 		}
 		r.busy.give(id)
@@ -134,10 +134,19 @@ func (r *Run) addNode(ctx context.Context) error {
 	if err == nil || !r.opts.Overlap || n.ID == "" {
 		return err
 	}
-	r.logf("%s is not ready yet", n.ID)
 	ctx, cancel := context.WithTimeoutCause(ctx, 2*time.Minute, errors.New("not within 2 minutes more"))
 	defer cancel()
-	return procs.Poll(ctx, 100*time.Millisecond, func() error { return procs.CheckHTTP(ctx, n.Admin+"/readyz") })
+	return procs.Poll(ctx, 100*time.Millisecond, func() error {
+		if !r.there(n.ID) {
+			return nil // another fault ended it before it was ready
+		}
+		return procs.CheckHTTP(ctx, n.Admin+"/readyz")
+	})
+}
+
+// there reports whether a node runs, frozen or not.
+func (r *Run) there(id string) bool {
+	return slices.ContainsFunc(r.stack.Nodes(), func(n stack.Node) bool { return n.ID == id })
 }
 
 func (r *Run) endRouter(ctx context.Context, f *Fault) error {

@@ -142,8 +142,8 @@ func (r *Run) compare(truth *checker.Truth, rep *Report) {
 	}
 	for _, p := range rep.Pauses {
 		if p.Missed() {
-			rep.Failed = append(rep.Failed, fmt.Sprintf("pause after %s: p99 %s (others %s), at most %s is promised; longest %s at %s",
-				p.Kind, short(p.P99), short(p.Others), p.Bound, short(p.Max), p.Where))
+			rep.Failed = append(rep.Failed, fmt.Sprintf("pause after %s: p99 %s (others %s), at most %s is promised; longest %s at %s; the probe felt %s",
+				p.Kind, short(p.P99), short(p.Others), p.Bound, short(p.Max), p.Where, short(p.Probe)))
 		}
 	}
 }

@@ -23,21 +23,19 @@ import (
 
 // Options says what to run.
 type Options struct {
-	Seconds    int      `json:"seconds"`
-	Seed       uint64   `json:"seed"`
-	Kinds      []Kind   `json:"faults"`
-	Overlap    bool     `json:"overlap"`
-	Clients    int      `json:"clients"`
-	Rate       float64  `json:"rate"` // records a second, of all keys
-	Size       int      `json:"size"` // bytes of a value, about
-	Routers    int      `json:"routers"`
-	Nodes      int      `json:"nodes"`
-	Partitions int32    `json:"partitions"`
-	Spare      bool     `json:"spare"`     // one router and one node live for the whole run
-	NoPauses   bool     `json:"no_pauses"` // pauses are printed and not judged
-	Quiet      int      `json:"quiet_seconds"`
-	RouterArgs []string `json:"router_args,omitempty"`
-	NodeArgs   []string `json:"node_args,omitempty"`
+	Seconds    int     `json:"seconds"`
+	Seed       uint64  `json:"seed"`
+	Kinds      []Kind  `json:"faults"`
+	Overlap    bool    `json:"overlap"`
+	Clients    int     `json:"clients"`
+	Rate       float64 `json:"rate"` // records a second, of all keys
+	Size       int     `json:"size"` // bytes of a value, about
+	Routers    int     `json:"routers"`
+	Nodes      int     `json:"nodes"`
+	Partitions int32   `json:"partitions"`
+	Spare      bool    `json:"spare"`     // one router and one node live for the whole run
+	NoPauses   bool    `json:"no_pauses"` // pauses are printed and not judged
+	Quiet      int     `json:"quiet_seconds"`
 
 	Dir  string                           `json:"-"` // of data and logs; empty for a temporary folder
 	Bin  string                           `json:"-"` // of router and wsnode
@@ -135,7 +133,9 @@ func (r *Run) setUp(ctx context.Context) error {
 	}
 	s, err := stack.Open(starting, stack.Real, stack.Options{
 		Routers: o.Routers, Nodes: o.Nodes, Partitions: o.Partitions, Bridged: true, Bin: filepath.Join(r.dir, "bin"), Dir: r.dir,
-		RouterFlags: append([]string{"--drain-timeout=4s"}, o.RouterArgs...), NodeFlags: o.NodeArgs,
+		RouterFlags: []string{"--drain-timeout=4s"},
+		// Rings that are full within minutes: what grows later is something else.
+		NodeFlags: []string{"--ring=32MiB"},
 	})
 	if err != nil {
 		return err
