@@ -82,7 +82,7 @@ func tile(plots [][]*plot.Plot, width, height vg.Length) *vgsvg.Canvas {
 
 // small makes text fit plots that stand beside each other.
 func small(p *plot.Plot) {
-	p.Title.TextStyle.Font.Size = vg.Points(9)
+	p.Title.TextStyle.Font.Size = vg.Points(8)
 	for _, a := range []*plot.Axis{&p.X, &p.Y} {
 		a.Label.TextStyle.Font.Size = vg.Points(8)
 		a.Tick.Label.Font.Size = vg.Points(7)
@@ -113,7 +113,7 @@ func (rep *Report) drawPauses() (*vgsvg.Canvas, error) {
 func (p *Pauses) plot() (*plot.Plot, error) {
 	out := plot.New()
 	small(out)
-	out.Title.Text = fmt.Sprintf("%s, %d times: p99 %s, longest %s", p.Kind, p.Faults, short(p.P99), short(p.Max))
+	out.Title.Text = fmt.Sprintf("%s (%d): p99 %s, max %s", p.Kind, p.Faults, short(p.P99), short(p.Max))
 	out.X.Scale, out.X.Tick.Marker = plot.LogScale{}, plot.ConstantTicks(pauseTicks())
 	out.X.Min, out.X.Max = 0.5, 40_000
 	out.Y.Min, out.Y.Label.Text = 0, "share"
@@ -240,12 +240,12 @@ func (rep *Report) drawTimeline() (*vgsvg.Canvas, error) {
 
 // drawMemory shows each process's memory and goroutines.
 func (rep *Report) drawMemory() (*vgsvg.Canvas, error) {
-	colors := map[string]color.NRGBA{roleRouter: {40, 150, 160, 255}, roleNode: {60, 120, 60, 255}, roleBackend: {120, 120, 120, 255}}
-	memory := rep.marked("resident memory of each process", "MB")
+	colors := map[string]color.NRGBA{roleRouter: {20, 120, 140, 255}, roleNode: {40, 90, 40, 255}}
+	memory := rep.marked("resident memory of each router and node", "MB")
 	routines := rep.marked("goroutines", "")
 	named := make(map[string]bool)
 	for _, proc := range rep.Processes {
-		if proc.Role == roleClients {
+		if proc.Role != roleRouter && proc.Role != roleNode {
 			continue
 		}
 		var rss, g plotter.XYs
