@@ -203,8 +203,20 @@ func (o *Open) From(path []Stage, start link.Start) {
 // have lived is read on, too: the topic's history may have been lost. A cursor that lists nothing else cannot be
 // followed: the client is told of a gap, and gets what its last partition has.
 func (o *Open) At(path []Stage, at []Position) {
+	path, ok := widen(path, o.Partition, at)
+	if !ok {
+		o.Start, o.Gap = link.Start{Kind: link.StartEarliest}, link.GapMoved
+		return
+	}
+	plan, _ := Resume(path, at)
+	o.Resumed = true
+	o.place(path, plan)
+}
+
+// widen puts the partitions that a cursor lists and the path does not have before the path; false when none is on it.
+func widen(path []Stage, last int32, at []Position) ([]Stage, bool) {
 	if len(path) < 2 {
-		path = []Stage{{Partition: o.Partition, Until: Done, Closed: -1}}
+		path = []Stage{{Partition: last, Until: Done, Closed: -1}}
 	}
 	var strange []Stage
 	for _, p := range at {
@@ -212,14 +224,7 @@ func (o *Open) At(path []Stage, at []Position) {
 			strange = append(strange, Stage{Partition: p.Partition, Closed: -1})
 		}
 	}
-	if len(strange) == len(at) {
-		o.Start, o.Gap = link.Start{Kind: link.StartEarliest}, link.GapMoved
-		return
-	}
-	path = append(strange, path...)
-	plan, _ := Resume(path, at)
-	o.Resumed = true
-	o.place(path, plan)
+	return append(strange, path...), len(strange) < len(at)
 }
 
 func (o *Open) place(path []Stage, plan Plan) {

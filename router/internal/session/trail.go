@@ -41,7 +41,7 @@ type lane struct {
 // begin sets out on the path of a client that was not greeted yet.
 func (f *Feed) begin(o Open) {
 	t := f.start(o.Path)
-	t.reached, t.done = o.Plan.Reached, o.Plan.Done
+	t.reached, t.done, t.beatAt = o.Plan.Reached, o.Plan.Done, o.Since
 	f.book.shut = len(o.Plan.Lanes) > 1
 	for _, p := range o.Plan.Lanes {
 		each := o
@@ -53,7 +53,7 @@ func (f *Feed) begin(o Open) {
 // lead turns the only Core into a trail's.
 func (f *Feed) lead(path []Stage) {
 	t := f.start(path)
-	t.greeted, t.pending = f.core.greeted, f.core.pending
+	t.greeted, t.pending, t.beatAt = f.core.greeted, f.core.pending, f.core.heardAt
 	ln := t.add(f.core)
 	ln.greeted = t.greeted
 	t.reached = max(0, reached(path, []Position{{ln.core.partition, 0}}))
@@ -68,10 +68,8 @@ func (f *Feed) settleOn(now time.Time, topicID [16]byte, path []Stage, partition
 	c.drop(&c.primary)
 	c.drop(&c.secondary)
 	c.topicID, c.owed, c.told, c.target, c.reattachAt = topicID, link.GapNone, nil, 0, time.Time{}
-	if len(path) < 2 {
-		path = []Stage{{Partition: partition, Until: Done, Closed: -1}}
-	}
-	plan, ok := Resume(path, at)
+	path, ok := widen(path, partition, at)
+	plan, _ := Resume(path, at)
 	switch {
 	case !ok:
 		c.partition, c.start, c.owed = partition, link.Start{Kind: link.StartEarliest}, link.GapMoved
@@ -159,6 +157,9 @@ func (t *trail) at() *Core {
 }
 
 func (t *trail) route(now time.Time, to Routes) {
+	if t.beatAt.IsZero() {
+		t.beatAt = now // the first heartbeat counts from here
+	}
 	for _, ln := range t.lanes {
 		if target := to.Route(ln.core.partition); !ln.held {
 			ln.core.Route(now, target)
@@ -198,6 +199,9 @@ func (t *trail) positions(dst []Position) []Position {
 
 func (t *trail) heard() time.Time {
 	at := t.beatAt
+	if !t.greeted {
+		return at // what a Core says is kept back
+	}
 	for _, ln := range t.lanes {
 		if ln.core.heardAt.After(at) {
 			at = ln.core.heardAt
@@ -283,23 +287,30 @@ func (t *trail) turns(now time.Time) {
 
 // prune drops the partitions that are over.
 func (t *trail) prune() {
-	before := len(t.lanes)
-	t.lanes = slices.DeleteFunc(t.lanes, func(ln *lane) bool {
-		p := Position{ln.core.partition, ln.core.next}
-		if !finished(t.path, p, t.cur) {
-			return false
-		}
-		ln.core.Close()
-		t.out.Leave(p.Partition)
-		if between(t.path, p.Partition, t.reached) {
-			t.done = append(t.done, p.Partition)
-		}
-		return true
-	})
-	if len(t.lanes) < before {
-		t.f.book.lanes = int32(len(t.lanes)) //nolint:gosec // a handful
-		t.regrant()
+	over := func(ln *lane) bool { return finished(t.path, Position{ln.core.partition, ln.core.next}, t.cur) }
+	if !slices.ContainsFunc(t.lanes, over) {
+		return
 	}
+	var ended []*lane
+	lanes := make([]*lane, 0, len(t.lanes))
+	for _, ln := range t.lanes {
+		if over(ln) {
+			ended = append(ended, ln)
+		} else {
+			lanes = append(lanes, ln)
+		}
+	}
+	t.lanes = lanes
+	for _, ln := range ended {
+		p := ln.core.partition
+		ln.core.Close()
+		t.out.Leave(p)
+		if between(t.path, p, t.reached) {
+			t.done = append(t.done, p)
+		}
+	}
+	t.f.book.lanes = int32(len(t.lanes)) //nolint:gosec // a handful
+	t.regrant()
 }
 
 // settle keeps the shell's polling in step.
@@ -390,11 +401,7 @@ func (ln *lane) Gap(g Gap) {
 	ln.t.out.Gap(g)
 }
 
-func (ln *lane) Waiting() {
-	if &ln.core == ln.t.at() {
-		ln.t.out.Waiting()
-	}
-}
+func (ln *lane) Waiting() { ln.t.out.Waiting() }
 
 // GoAway implements Output; the trail says goodbye itself.
 func (ln *lane) GoAway(int32, int64, time.Duration) {}
