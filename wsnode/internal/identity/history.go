@@ -34,20 +34,20 @@ func (k *Keeper) history(ctx context.Context, v View, began time.Time, partition
 	k.mu.Lock()
 	seen := k.seen
 	k.mu.Unlock()
-	next := v.with(seen)
+	next := v.with(seen, partitions)
 	switch {
-	case partitions > v.Partitions:
-		grown, ok := k.grow(ctx, next, partitions, seen)
-		if !ok {
-			break
+	case partitions > next.Partitions:
+		if grown, ok := k.grow(ctx, next, partitions); ok {
+			next = grown
 		}
-		k.log.Info("topic has more partitions", zap.Int32("partitions", partitions), zap.Int32("old_partitions", v.Partitions))
-		k.rounds = nil
-		next = grown
 	case partitions == v.Partitions:
 		k.confirmed = began
 		next = k.closing(ctx, next)
 		k.round(ctx, next)
+	}
+	if next.Partitions != v.Partitions {
+		k.log.Info("topic has more partitions", zap.Int32("partitions", next.Partitions), zap.Int32("old_partitions", v.Partitions))
+		k.rounds = nil
 	}
 	if next.Partitions != v.Partitions || !directory.SameGrowth(next.Growth, v.Growth) {
 		k.set(next)
@@ -57,12 +57,7 @@ func (k *Keeper) history(ctx context.Context, v View, began time.Time, partition
 }
 
 // grow is the view after a growth that Kafka tells of.
-func (k *Keeper) grow(ctx context.Context, v View, partitions int32, seen *directory.Topic) (View, bool) {
-	if seen != nil && seen.TopicID == directory.FormatTopicID(v.ID) && seen.Partitions == partitions &&
-		slices.ContainsFunc(seen.Growth, func(g directory.Growth) bool { return g.Partitions == v.Partitions }) {
-		// Another node was faster.
-		return View{ID: v.ID, Partitions: partitions, Growth: directory.MergeGrowth(seen.Growth, v.Growth)}, true
-	}
+func (k *Keeper) grow(ctx context.Context, v View, partitions int32) (View, bool) {
 	ends, ok := k.ends(ctx, v, v.Partitions)
 	if !ok {
 		return v, false

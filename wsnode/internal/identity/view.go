@@ -67,10 +67,15 @@ func (v View) mend(cur directory.Topic, incarnation int64) (directory.Topic, boo
 	return next, !same(cur, next)
 }
 
-// with is the view with what etcd tells of the same topic's growth.
-func (v View) with(seen *directory.Topic) View {
-	if seen != nil && seen.TopicID == directory.FormatTopicID(v.ID) && seen.Partitions == v.Partitions {
-		v.Growth = directory.MergeGrowth(seen.Growth, v.Growth)
+// with is the view with what etcd tells of the same topic's growth, as far as Kafka has told this node of so many
+// partitions: another node may have been faster.
+func (v View) with(seen *directory.Topic, partitions int32) View {
+	if seen == nil || seen.TopicID != directory.FormatTopicID(v.ID) {
+		return v
+	}
+	knows := slices.ContainsFunc(seen.Growth, func(g directory.Growth) bool { return g.Partitions == v.Partitions })
+	if seen.Partitions == v.Partitions || seen.Partitions > v.Partitions && seen.Partitions <= partitions && knows {
+		v.Partitions, v.Growth = seen.Partitions, directory.MergeGrowth(seen.Growth, v.Growth)
 	}
 	return v
 }
