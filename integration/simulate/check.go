@@ -16,32 +16,25 @@ func (c *client) check(m message) {
 		return
 	}
 	t := w.kafka.topics[m.at.topicID]
-	if t == nil {
-		w.fail(c.id, "%s of a topic that never was", m)
+	if t == nil || len(m.at.list) == 0 {
+		w.fail(c.id, "%s of a topic that never was, or of nowhere", m)
 	}
-	if m.at.partition != w.partitionOf(c.key) {
-		w.fail(c.id, "%s of partition %d, the key's is %d", m, m.at.partition, w.partitionOf(c.key))
-	}
-	p := t.parts[m.at.partition]
-	if m.at.next > p.stable {
-		w.fail(c.id, "%s: cursor %d lies above the last stable offset %d", m, m.at.next, p.stable)
-	}
-	if c.owed && m.kind != saysGap {
+	if c.mustGap && m.kind != saysGap {
 		w.fail(c.id, "%s: hello said that the resume was incomplete, and no gap follows", m)
 	}
 	if m.kind == saysHello {
-		c.checkHello(m, p)
+		c.checkHello(m, t)
 		return
 	}
 	if c.waited {
 		w.fail(c.id, "%s before hello", m)
 	}
 	if m.kind == saysGap && m.reason == link.GapTopic {
-		if !c.owed && c.at.topicID == m.at.topicID {
+		if !c.mustGap && c.at.topicID == m.at.topicID {
 			w.fail(c.id, "%s: the topic is what it was", m)
 		}
-		c.checkFirst(m, p)
-		c.owed = false
+		c.checkFirst(m, t)
+		c.mustGap = false
 		return
 	}
 	if m.at.topicID != c.at.topicID {
@@ -49,30 +42,99 @@ func (c *client) check(m message) {
 	}
 	switch m.kind {
 	case saysRecord:
-		if m.record.Offset < c.at.next {
-			w.fail(c.id, "record %d again: the cursor is %d", m.record.Offset, c.at.next)
-		}
-		if !p.genuine(c.key, m.record.Offset, m.record.Value) {
-			w.fail(c.id, "record %d is not what the log holds for key %s", m.record.Offset, c.key)
-		}
-		c.complete(m, p, m.record.Offset)
+		c.checkRecord(m, t)
 	case saysGap:
-		if !c.owed {
-			w.checkGap(c.id, p, c.key, c.at.next, m.at.next, m.reason)
+		if m.reason == link.GapMoved {
+			if !w.forgotten {
+				w.fail(c.id, "%s: nobody forgot how the topic grew", m)
+			}
+			c.owes(t, nil)
+		} else if !c.mustGap {
+			w.checkGap(c.id, t.parts[m.partition], c.key, c.base[m.partition], m.next, m.reason)
 		}
-		c.owed = false
-	default:
-		if m.at.next < c.at.next {
-			w.fail(c.id, "%s: the cursor was %d", m, c.at.next)
+		c.base[m.partition] = max(c.base[m.partition], m.next)
+		c.mustGap = false
+	}
+	c.complete(m, t)
+}
+
+func (c *client) checkRecord(m message, t *topic) {
+	w, p := c.w, t.parts[m.partition]
+	if next, ok := m.at.next(m.partition); !ok || next != m.record.Offset+1 {
+		w.fail(c.id, "%s: its cursor does not lie behind it", m)
+	}
+	if m.record.Offset < c.seen[m.partition] {
+		w.fail(c.id, "%s again: everything below %d was delivered", m, c.seen[m.partition])
+	}
+	if !p.genuine(c.key, m.record.Offset, m.record.Value) {
+		w.fail(c.id, "%s is not what the log holds for key %s", m, c.key)
+	}
+	if o := p.missing(c.key, c.base[m.partition], m.record.Offset); o >= 0 {
+		w.fail(c.id, "%s: record %d was not delivered, the cursor was %v", m, o, c.at.list)
+	}
+	seq := p.entries[p.find(m.record.Offset)].seq
+	if w.set.quiet && seq < c.seq && !t.returns(c.key) && !w.forgotten {
+		w.fail(c.id, "%s: it was made before another one that was delivered, and its producer waited", m)
+	}
+	c.seq = max(c.seq, seq)
+}
+
+// complete fails if a record of the client's key that the cursor covers was not delivered, and notes what it covers.
+func (c *client) complete(m message, t *topic) {
+	w := c.w
+	homes := t.homes(c.key)
+	for _, at := range c.at.list {
+		// What is not listed any more has nothing left.
+		if _, ok := m.at.next(at.Partition); !ok && at.Next != router.Done && c.at.topicID == m.at.topicID {
+			if o := t.parts[at.Partition].missing(c.key, c.base[at.Partition], t.parts[at.Partition].stable); o >= 0 {
+				w.fail(c.id, "%s: partition %d is let go, and its record %d was not delivered", m, at.Partition, o)
+			}
 		}
-		c.complete(m, p, m.at.next)
+	}
+	for _, at := range m.at.list {
+		if at.Next == router.Done {
+			continue
+		}
+		if !slices.Contains(homes, at.Partition) {
+			w.fail(c.id, "%s of partition %d, the key's are %v", m, at.Partition, homes)
+		}
+		p := t.parts[at.Partition]
+		most := p.stable
+		if before, ok := c.at.next(at.Partition); !ok || c.at.topicID != m.at.topicID {
+			most = p.end // where a key moves to may lie in an open transaction
+		} else if at.Next < before {
+			w.fail(c.id, "%s: the cursor was %v", m, c.at.list)
+		} else if before > most {
+			most = before
+		}
+		if at.Next > most {
+			w.fail(c.id, "%s: cursor %d of partition %d lies above the last stable offset %d", m, at.Next, at.Partition, p.stable)
+		}
+		from := c.base[at.Partition]
+		if m.kind == saysRecord && at.Partition == m.partition {
+			from = m.record.Offset + 1
+		}
+		if o := p.missing(c.key, from, at.Next); o >= 0 {
+			w.fail(c.id, "%s: record %d of partition %d was not delivered, the cursor was %v", m, o, at.Partition, c.at.list)
+		}
+		c.base[at.Partition] = max(c.base[at.Partition], at.Next)
+		c.seen[at.Partition] = max(c.seen[at.Partition], at.Next)
 	}
 }
 
-// complete fails if a record of the client's key below next was not delivered.
-func (c *client) complete(m message, p *part, next int64) {
-	if o := p.missing(c.key, c.at.next, next); o >= 0 {
-		c.w.fail(c.id, "%s: record %d was not delivered, the cursor was %d", m, o, c.at.next)
+// owed is from where on everything in a partition is due.
+func (c *client) owed(partition int32) int64 { return c.base[partition] }
+
+// owes forgets what was due. In partitions that the cursor does not list everything is that comes from now on, or,
+// with all, everything there is.
+func (c *client) owes(t *topic, all []router.Position) {
+	if all != nil || c.base == nil || c.at.topicID != t.id {
+		c.base, c.seen, c.seq = map[int32]int64{}, map[int32]int64{}, 0
+	}
+	if all == nil {
+		for _, p := range t.parts {
+			c.base[p.id] = max(c.base[p.id], p.stable)
+		}
 	}
 }
 
@@ -101,61 +163,107 @@ func (w *world) outOfReach(p *part) int64 {
 }
 
 // checkFirst fails if a topic's first position passes over something.
-func (c *client) checkFirst(m message, p *part) {
-	if o := p.missing(c.key, c.w.outOfReach(p), m.at.next); o >= 0 {
-		c.w.fail(c.id, "%s: the topic's records begin with %d", m, o)
+func (c *client) checkFirst(m message, t *topic) {
+	c.owes(t, m.at.list)
+	for _, at := range m.at.list {
+		p := t.parts[at.Partition]
+		if o := p.missing(c.key, c.w.outOfReach(p), at.Next); o >= 0 {
+			c.w.fail(c.id, "%s: the topic's records begin with %d", m, o)
+		}
+		c.base[at.Partition] = at.Next
 	}
+	c.complete(m, t)
 }
 
-func (c *client) checkHello(m message, p *part) {
+func (c *client) checkHello(m message, t *topic) {
 	w := c.w
 	if !c.waited {
 		w.fail(c.id, "a second hello")
 	}
 	if !c.has {
-		c.checkStart(m, p)
+		c.checkStart(m, t)
 		return
 	}
 	if m.at.topicID != c.at.topicID {
 		if m.resumed {
 			w.fail(c.id, "hello: resumed, although the topic was recreated")
 		}
-		c.checkFirst(m, p)
-		c.owed = true
+		c.checkFirst(m, t)
+		c.mustGap = true
 		return
 	}
+	further, known := false, false
+	for _, at := range m.at.list {
+		before, ok := c.at.next(at.Partition)
+		known = known || ok
+		if !ok || at.Next <= before || m.resumed {
+			continue // complete finds what is not as it should be
+		}
+		further = true
+		if reach := w.outOfReach(t.parts[at.Partition]); at.Next > reach {
+			w.fail(c.id, "%s: the cursor was %v, and everything from %d on is within reach", m, c.at.list, reach)
+		}
+		c.base[at.Partition] = max(c.base[at.Partition], at.Next)
+	}
 	switch {
-	case m.at.next < c.at.next:
-		w.fail(c.id, "hello at %d, the cursor was %d", m.at.next, c.at.next)
-	case m.at.next == c.at.next && !m.resumed:
-		w.fail(c.id, "hello at the cursor %d without resumed", m.at.next)
-	case m.at.next > c.at.next && m.resumed:
-		w.fail(c.id, "hello at %d with resumed, the cursor was %d", m.at.next, c.at.next)
-	case m.at.next > c.at.next:
-		c.owed = true
-		if reach := w.outOfReach(p); m.at.next > reach {
-			w.fail(c.id, "hello at %d, the cursor was %d, and everything from %d on is within reach", m.at.next, c.at.next, reach)
+	case !m.resumed && !further && w.forgotten && !known:
+		c.at, c.base = position{topicID: t.id}, nil
+		c.owes(t, nil)
+		for _, at := range m.at.list {
+			c.base[at.Partition] = at.Next
+		}
+	case !m.resumed && !further && !c.began(t, m):
+		w.fail(c.id, "%s without resumed, the cursor was %v", m, c.at.list)
+	}
+	c.mustGap = !m.resumed
+	c.complete(m, t)
+}
+
+// began reports whether a resume began with a partition that the cursor did not list, and lacks what the log lacks.
+func (c *client) began(t *topic, m message) bool {
+	for _, at := range m.at.list {
+		if _, ok := c.at.next(at.Partition); !ok && at.Next > 0 && at.Next <= c.w.outOfReach(t.parts[at.Partition]) {
+			c.base[at.Partition] = max(c.base[at.Partition], at.Next)
+			return true
 		}
 	}
+	return false
 }
 
 // checkStart compares a first hello with what the client asked for.
-func (c *client) checkStart(m message, p *part) {
-	first := int64(-1)
-	reach := c.w.outOfReach(p)
-	switch v := c.start.Value; c.start.Kind {
-	case link.StartEarliest:
-		first = p.missing(c.key, reach, m.at.next)
-	case link.StartOffset:
-		first = p.missing(c.key, max(v, reach), m.at.next)
-	case link.StartTime:
-		if first = p.since(c.key, v); first >= 0 && first < reach {
-			first = p.missing(c.key, reach, m.at.next)
+func (c *client) checkStart(m message, t *topic) {
+	c.at = position{}
+	all := m.at.list
+	if c.start.Kind != link.StartEarliest {
+		all = nil
+		c.base = nil
+	}
+	c.owes(t, all)
+	for _, at := range m.at.list {
+		if at.Next == router.Done {
+			continue
 		}
+		p := t.parts[at.Partition]
+		first := int64(-1)
+		reach := c.w.outOfReach(p)
+		switch v := c.start.Value; c.start.Kind {
+		case link.StartEarliest:
+			first = p.missing(c.key, reach, at.Next)
+		case link.StartOffset:
+			if at.Partition == m.at.list[len(m.at.list)-1].Partition {
+				first = p.missing(c.key, max(v, reach), at.Next)
+			}
+		case link.StartTime:
+			if first = p.since(c.key, v); first >= 0 && first < reach {
+				first = p.missing(c.key, reach, at.Next)
+			}
+		}
+		if first >= 0 && first < at.Next {
+			c.w.fail(c.id, "%s: record %d should be delivered (start %d:%d)", m, first, c.start.Kind, c.start.Value)
+		}
+		c.base[at.Partition] = at.Next
 	}
-	if first >= 0 && first < m.at.next {
-		c.w.fail(c.id, "hello at %d: record %d should be delivered (start %d:%d)", m.at.next, first, c.start.Kind, c.start.Value)
-	}
+	c.complete(m, t)
 }
 
 // checkSilence fails if a client heard nothing for too long although nothing was wrong with its router.
@@ -171,8 +279,20 @@ func (c *client) checkSilence(since int64) {
 // checkDetach fails if a stream that serves is let go before the one that takes over has caught up: the client would
 // see a pause, and a hole if the new one turns out to begin too late.
 func (s *session) checkDetach(l router.LinkID, stream uint64) {
-	h, st := s.held(l, stream), s.core.Status()
-	if h == nil || !h.attached || s.served != l || st.Primary == 0 || st.Primary == l || s.r.lane(l) == nil || s.over {
+	h := s.held(l, stream)
+	if h == nil || !h.attached || s.r.lane(l) == nil || s.over {
+		return
+	}
+	of := func(states []router.SessionStatus) router.SessionStatus {
+		for _, st := range states {
+			if st.Partition == h.part {
+				return st
+			}
+		}
+		return router.SessionStatus{}
+	}
+	st := of(s.core.Statuses(nil))
+	if of(s.served).Primary != l || st.Primary == 0 || st.Primary == l {
 		return
 	}
 	next := s.held(st.Primary, st.Stream)
@@ -221,10 +341,8 @@ func (s *session) noteGap(g router.Gap) {
 	if g.Reason == link.GapTopic || g.From >= g.Next {
 		return
 	}
-	st := s.core.Status()
 	for i := range s.streams {
-		h := &s.streams[i]
-		if h.attached && h.from <= g.From && (h.link == st.Primary || h.link == st.Secondary) {
+		if h := &s.streams[i]; h.attached && h.from <= g.From && h.part == g.Partition {
 			h.gaps = append(h.gaps, [2]int64{g.From, g.Next})
 		}
 	}

@@ -2,15 +2,32 @@ package simulate
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/pointsmanhq/pointsman/proto/link"
+
+	router "github.com/pointsmanhq/pointsman/router/simulated"
 )
 
 // position is a client's cursor.
 type position struct {
-	topicID   [16]byte
-	partition int32
-	next      int64
+	topicID [16]byte
+	list    []router.Position
+}
+
+// next is where it stands in a partition; false if it does not list it, or as done with.
+func (p position) next(partition int32) (int64, bool) {
+	for _, at := range p.list {
+		if at.Partition == partition && at.Next != router.Done {
+			return at.Next, true
+		}
+	}
+	return 0, false
+}
+
+// behind reports whether somebody who knows of so many partitions cannot serve it.
+func (p position) behind(partitions int32) bool {
+	return slices.ContainsFunc(p.list, func(at router.Position) bool { return at.Partition >= partitions })
 }
 
 type kind uint8
@@ -29,24 +46,27 @@ type message struct {
 	kind    kind
 	at      position // the cursor it carries
 	resumed bool
-	record  *link.Record
-	from    int64
-	reason  link.GapReason
-	cost    int64
+	// Of what it tells; the cursor may list more.
+	partition int32
+	next      int64
+	record    *link.Record
+	from      int64
+	reason    link.GapReason
+	cost      int64
 }
 
 func (m message) String() string {
 	switch m.kind {
 	case saysHello:
-		return fmt.Sprintf("hello at %d, resumed %t", m.at.next, m.resumed)
+		return fmt.Sprintf("hello at %v, resumed %t", m.at.list, m.resumed)
 	case saysRecord:
-		return fmt.Sprintf("record %d", m.record.Offset)
+		return fmt.Sprintf("record %d:%d, cursor %v", m.partition, m.record.Offset, m.at.list)
 	case saysCheckpoint:
-		return fmt.Sprintf("checkpoint %d", m.at.next)
+		return fmt.Sprintf("checkpoint %v", m.at.list)
 	case saysGap:
-		return fmt.Sprintf("gap %s from %d to %d", m.reason, m.from, m.at.next)
+		return fmt.Sprintf("gap %s from %d to %d in %d, cursor %v", m.reason, m.from, m.next, m.partition, m.at.list)
 	case saysGoAway:
-		return fmt.Sprintf("goaway at %d", m.at.next)
+		return fmt.Sprintf("goaway at %v", m.at.list)
 	}
 	return "waiting"
 }
@@ -74,9 +94,13 @@ type client struct {
 	conn    *conn
 	heard   int64
 	away    bool // it stays disconnected for a while
-	owed    bool // hello said that the resume was incomplete: a gap has to follow
+	mustGap bool // hello said that the resume was incomplete: a gap has to follow
 	waited  bool // on this connection nothing but waiting was heard yet
 	records int
+
+	base map[int32]int64 // by partition: below it nothing is owed to the client
+	seen map[int32]int64 // by partition: below it everything was delivered or told to be out of reach
+	seq  int             // of the newest record
 }
 
 // conn is one connection of a client.
@@ -114,14 +138,14 @@ func (c *client) connect() {
 	w := c.w
 	r := pick(w, w.routers)
 	k := &conn{client: c, r: r, wish: wish{start: c.start, cursor: c.has, at: c.at}}
-	c.conn, c.heard, c.owed, c.waited = k, w.now, false, true
+	c.conn, c.heard, c.mustGap, c.waited = k, w.now, false, true
 	k.down = w.pipe(r.place, c.name, c.proc)
 	k.down.handled = func() {
 		if k.session != nil && len(k.session.outbox) > 0 {
 			r.proc.after(w.delay(), func() { k.session.flush() })
 		}
 	}
-	w.note(c.id, anywhere, "CLIENT %d connects to %s, cursor %t %d", c.id, r.name, c.has, c.at.next)
+	w.note(c.id, anywhere, "CLIENT %d connects to %s, cursor %t %v", c.id, r.name, c.has, c.at.list)
 	if r.proc.dead {
 		w.after(w.delay(), func() { c.proc.do(func() { k.lost() }) })
 		return

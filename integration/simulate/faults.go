@@ -12,6 +12,7 @@ type faults struct {
 	kinds       []fault
 	every       int64
 	sourceJumps bool // readers that move to another connection begin somewhere else
+	growth      bool // partitions are added
 	coincide    bool // more goes wrong while a client is being handed over
 }
 
@@ -82,6 +83,9 @@ func (w *world) choose() {
 	}
 	w.faults.sourceJumps = w.chance(0.3)
 	w.faults.coincide = w.chance(0.5)
+	w.faults.growth = w.chance(0.35)
+	w.set.quiet = w.chance(0.5)
+	w.set.stale = w.between(0, staleMost)
 }
 
 // begin sets the scene.
@@ -109,6 +113,9 @@ func (w *world) begin() {
 	w.after(w.set.produce, w.produce)
 	w.after(w.between(sec, 3*sec), w.trouble)
 	w.after(w.set.chaos, w.heal)
+	if w.faults.growth {
+		w.grows()
+	}
 }
 
 func (w *world) calm() bool { return w.now >= w.set.chaos }
@@ -120,20 +127,19 @@ func (w *world) addClient() {
 	c := &client{w: w, id: len(w.clients), key: w.key(w.rng.IntN(w.set.keys))}
 	c.name = fmt.Sprintf("c%d", c.id)
 	c.proc = &proc{w: w, name: c.name}
-	c.at.partition = w.partitionOf(c.key)
 	c.wishes()
 	if w.chance(0.3) {
 		c.pace = w.between(5*ms, 250*ms)
 	}
 	w.clients = append(w.clients, c)
-	w.note(c.id, anywhere, "CLIENT %d key %s, partition %d, start %d:%d", c.id, c.key, c.at.partition, c.start.Kind, c.start.Value)
+	w.note(c.id, anywhere, "CLIENT %d key %s, partitions %v, start %d:%d", c.id, c.key, w.kafka.topic.homes(c.key), c.start.Kind, c.start.Value)
 	c.run()
 }
 
 // wishes chooses where a client without a cursor begins.
 func (c *client) wishes() {
 	w := c.w
-	p := w.kafka.topic.parts[c.at.partition]
+	p := w.kafka.topic.parts[homeOf(c.key, int32(len(w.kafka.topic.parts)))]
 	c.has = false
 	switch w.rng.IntN(8) {
 	case 0:
@@ -163,7 +169,8 @@ func (w *world) produce() {
 		n = 1 + w.rng.IntN(30)
 	}
 	key := w.key(w.rng.IntN(w.set.keys))
-	p := w.kafka.topic.parts[w.partitionOf(key)]
+	count := w.count()
+	p := w.kafka.topic.parts[homeOf(key, count)]
 	if p.away() {
 		return
 	}
@@ -183,7 +190,7 @@ func (w *world) produce() {
 	}
 	for range n {
 		if w.chance(0.5) {
-			if other := w.key(w.rng.IntN(w.set.keys)); w.partitionOf(other) == p.id {
+			if other := w.key(w.rng.IntN(w.set.keys)); homeOf(other, count) == p.id {
 				key = other
 			}
 		}
@@ -477,7 +484,11 @@ func clientFaults() []fault {
 		{"client away", onClient(func(w *world, c *client) {
 			c.away = true
 			c.disconnect("it goes away")
-			w.after(w.rare(50*ms, 8*sec), func() { c.away = false })
+			d := w.rare(50*ms, 8*sec)
+			if w.chance(0.1) {
+				d = w.set.chaos // the rest of the day
+			}
+			w.after(d, func() { c.away = false })
 		})},
 		{"client begins anew", onClient(func(_ *world, c *client) {
 			c.disconnect("it forgets its cursor")

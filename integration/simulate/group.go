@@ -17,6 +17,7 @@ type group struct {
 	committed  []int64
 	preparing  bool  // a rebalance waits for all members
 	until      int64 // the coordinator does not answer until then
+	partitions int32 // as far as its leader knows
 	moving     int32 // a partition that somebody wants to see elsewhere
 	movingTo   *member
 }
@@ -40,6 +41,7 @@ type member struct {
 func (m *member) owns(p int32) bool { return slices.Contains(m.owned, p) }
 
 func (g *group) begin() {
+	g.partitions = g.w.set.partitions
 	g.reset()
 	g.w.every(500*ms, func() bool { g.expire(); return true })
 }
@@ -47,10 +49,20 @@ func (g *group) begin() {
 // reset is a group that was deleted: its generations begin again.
 func (g *group) reset() {
 	g.generation, g.members, g.preparing, g.movingTo = 0, nil, false, nil
-	g.committed = make([]int64, g.w.set.partitions)
+	g.committed = make([]int64, mostPartitions)
 	for p := range g.committed {
 		g.committed[p] = -1
 	}
+}
+
+// grow is how the group's leader learns of added partitions: it looks now and then.
+func (g *group) grow(partitions int32) {
+	g.w.after(g.w.between(0, 5*sec), func() {
+		if partitions > g.partitions {
+			g.partitions = partitions
+			g.prepare()
+		}
+	})
 }
 
 func (g *group) away() bool { return g.w.now < g.until }
@@ -213,7 +225,7 @@ func (g *group) settled() bool {
 	for _, m := range g.members {
 		n += len(m.assigned) + len(m.leaving)
 	}
-	return n == int(g.w.set.partitions)
+	return n == int(g.partitions)
 }
 
 // prepare begins a rebalance.
@@ -248,7 +260,7 @@ func (g *group) complete() {
 
 // assign is sticky: everybody keeps what is its fair share.
 func (g *group) assign() {
-	total := int(g.w.set.partitions)
+	total := int(g.partitions)
 	most := (total + len(g.members) - 1) / len(g.members)
 	taken := make([]bool, total)
 	if !slices.Contains(g.members, g.movingTo) {
@@ -349,7 +361,7 @@ func (g *group) rebalance() {
 	if len(g.members) == 0 {
 		return
 	}
-	g.moving, g.movingTo = int32(g.w.rng.IntN(int(g.w.set.partitions))), pick(g.w, g.members)
+	g.moving, g.movingTo = int32(g.w.rng.IntN(int(g.partitions))), pick(g.w, g.members)
 	g.w.note(anyone, anywhere, "GROUP rebalance: p%d to %s", g.moving, g.movingTo.n.name)
 	g.prepare()
 }

@@ -22,8 +22,34 @@ type kafka struct {
 
 // topic is one life of the topic.
 type topic struct {
-	id    [16]byte
-	parts []*part
+	id      [16]byte
+	parts   []*part
+	counts  []int32 // how many partitions there were before
+	grownAt int64
+}
+
+// homes are the partitions that a key lives in and lived in, the first one first.
+func (t *topic) homes(key string) []int32 {
+	var out []int32
+	for _, n := range append(slices.Clone(t.counts), int32(len(t.parts))) {
+		if p := homeOf(key, n); !slices.Contains(out, p) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// returns reports whether a key came back to a partition that it had left.
+func (t *topic) returns(key string) bool {
+	last := int32(-1)
+	moves := 0
+	for _, n := range append(slices.Clone(t.counts), int32(len(t.parts))) {
+		if p := homeOf(key, n); p != last {
+			last = p
+			moves++
+		}
+	}
+	return moves > len(t.homes(key))
 }
 
 type entryKind uint8
@@ -41,6 +67,7 @@ type entry struct {
 	key          string
 	keyless      bool
 	value        []byte
+	seq          int   // of all records ever, in the order in which producers made them
 	at           int64 // virtual time it was appended at
 	txn          *txn  // nil outside transactions
 	removed      bool  // by compaction
@@ -50,6 +77,17 @@ type txn struct {
 	first     int64
 	open      bool
 	committed bool
+}
+
+// grow adds partitions.
+func (k *kafka) grow(n int32) {
+	t := k.topic
+	k.w.note(anyone, anywhere, "KAFKA %d partitions become %d", len(t.parts), n)
+	t.counts, t.grownAt = append(t.counts, int32(len(t.parts))), k.w.now
+	for p := int32(len(t.parts)); p < n; p++ {
+		t.parts = append(t.parts, &part{w: k.w, topic: t, id: p, visible: map[string][]int{}})
+	}
+	k.w.group.grow(n)
 }
 
 // part is one partition's log. Its truth is what committed readers may ever see.
@@ -124,7 +162,7 @@ func (k *kafka) recreate(d int64) {
 	for _, p := range old.parts {
 		p.wake()
 	}
-	k.w.after(d, func() { k.create(k.w.set.partitions) })
+	k.w.after(d, func() { k.create(int32(len(old.parts))) })
 }
 
 func (p *part) away() bool { return p.w.now < p.until }
@@ -154,7 +192,7 @@ func (p *part) add(e entry, size int64) {
 // produce appends one record.
 func (p *part) produce(key string, keyless bool, t *txn, size int) {
 	v := p.w.kafka.value(size)
-	p.add(entry{key: key, keyless: keyless, value: v, txn: t}, 1)
+	p.add(entry{key: key, keyless: keyless, value: v, txn: t, seq: p.w.kafka.values}, 1)
 	if p.w.trace != nil {
 		kind := ""
 		if t != nil {

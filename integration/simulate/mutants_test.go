@@ -114,6 +114,26 @@ var mutants = []mutant{
 		old: "\t\toffset = s.next\n", new: "\t\toffset = l.end()\n",
 	},
 	{
+		name: "new partition begun before the old one's end", file: "router/internal/session/trail.go",
+		old: "ln != nil && ln.core.next < s.Until {", new: "ln != nil && ln.core.next < 0*s.Until {",
+	},
+	{
+		name: "old partition dropped at once", file: "router/internal/session/path.go",
+		old: "path[j].Closed >= 0 && at.Next >= path[j].Closed", new: "at.Next >= path[j].Until",
+	},
+	{
+		name: "old partition kept until closed, and not to its end", file: "router/internal/session/path.go",
+		old: "path[j].Closed >= 0 && at.Next >= path[j].Closed", new: "path[j].Closed >= 0",
+	},
+	{
+		name: "new partition begun at its end", file: "router/internal/session/trail.go",
+		old: "greeted: true, next: s.From,", new: "greeted: true, next: max(s.From, s.Until*0+5),",
+	},
+	{
+		name: "cursor lists only where the key lives now", file: "router/internal/session/trail.go",
+		old: "for _, ln := range t.lanes {\n\t\tdst = append(dst,", new: "for _, ln := range t.lanes[len(t.lanes)-1:] {\n\t\tdst = append(dst,",
+	},
+	{
 		name: "scan resumes after what a full link refused", file: "wsnode/internal/partition/scan.go",
 		old: "\t\t\t\ts.next = rec.Offset\n", new: "\t\t\t\ts.next = rec.Offset + 1\n",
 	},

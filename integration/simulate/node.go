@@ -30,6 +30,9 @@ type nodeProc struct {
 	topicID    [16]byte
 	past       [][16]byte
 	partitions int32
+	growth     []directory.Growth
+	rounds     []round // where the partitions ended
+	confirmed  int64   // when Kafka was last asked and told of no growth
 	loops      []*loop
 	claims     *node.Claims
 	marks      []int64
@@ -59,7 +62,7 @@ func (m *machine) start() {
 	m.runs++
 	n := &nodeProc{
 		w: w, m: m, instance: w.newInstance(), kafkaOK: true,
-		loops: make([]*loop, w.set.partitions), marks: make([]int64, w.set.partitions),
+		loops: make([]*loop, mostPartitions), marks: make([]int64, mostPartitions),
 	}
 	for p := range n.marks {
 		n.marks[p] = -1
@@ -72,7 +75,7 @@ func (m *machine) start() {
 	}
 	n.name = fmt.Sprintf("%s.%d", m.place, m.runs)
 	n.proc = &proc{w: w, name: n.name}
-	n.pub = publisher{n: n, want: make([]*directory.Claim, w.set.partitions), told: make([]directory.Claim, w.set.partitions)}
+	n.pub = publisher{n: n, want: make([]*directory.Claim, mostPartitions), told: make([]directory.Claim, mostPartitions)}
 	m.cur = n
 	w.note(anyone, anywhere, "NODE %s starts as %s, instance %s", n.name, n.id, n.instance)
 	w.etcd.watch(n.proc, &n.etcdCut, n.picture)
@@ -88,6 +91,7 @@ func (n *nodeProc) settle() {
 		return
 	}
 	id := w.kafka.topic.id
+	n.partitions, n.growth = int32(len(w.kafka.topic.parts)), nil
 	n.etcdTxn(func(st *snapshot) *snapshot {
 		switch {
 		case st.topic == nil:
@@ -104,19 +108,27 @@ func (n *nodeProc) settle() {
 			again()
 			return
 		}
-		n.run(id, max(st.topic.Incarnation, 1))
+		if n.topicID == ([16]byte{}) {
+			n.partitions, n.growth = st.topic.Partitions, st.topic.Growth
+			n.run(id, max(st.topic.Incarnation, 1))
+		}
 	})
 }
 
 func (n *nodeProc) describe(id [16]byte, incarnation int64) *directory.Topic {
+	w := n.w
+	for _, count := range w.kafka.topics[id].counts {
+		knows := slices.ContainsFunc(n.growth, func(g directory.Growth) bool { return g.Partitions == count })
+		w.forgotten = w.forgotten || !knows && count < n.partitions
+	}
 	return &directory.Topic{
-		V: directory.Version, Group: "g", TopicID: directory.FormatTopicID(id), Partitions: n.w.set.partitions,
-		Partitioner: "murmur2", Incarnation: incarnation,
+		V: directory.Version, Group: "g", TopicID: directory.FormatTopicID(id), Partitions: n.partitions,
+		Partitioner: "murmur2", Incarnation: incarnation, Growth: n.growth,
 	}
 }
 
 func (n *nodeProc) run(id [16]byte, incarnation int64) {
-	n.topicID, n.partitions, n.listening = id, n.w.set.partitions, true
+	n.topicID, n.listening = id, true
 	n.claims = node.NewClaims(n.id, n.instance, incarnation, (*claimsOutput)(n))
 	n.pub.start()
 	n.proc.every(sec, func() bool { n.identify(); return true })
@@ -134,7 +146,8 @@ func (n *nodeProc) run(id [16]byte, incarnation int64) {
 func (n *nodeProc) identify() {
 	w := n.w
 	w.after(w.delay(), func() {
-		ok, id := !w.kafka.deleted && !n.kafkaCut, w.kafka.topic.id
+		ok, id, t := !w.kafka.deleted && !n.kafkaCut, w.kafka.topic.id, w.kafka.topic
+		began, partitions := w.now, int32(len(t.parts))
 		n.proc.after(w.delay(), func() {
 			ok := ok && !slices.Contains(n.past, id)
 			if n.kafkaOK = ok; !ok {
@@ -143,6 +156,7 @@ func (n *nodeProc) identify() {
 			if id != n.topicID {
 				n.past = append(n.past, n.topicID)
 				n.topicID = id
+				n.partitions, n.growth, n.rounds = partitions, nil, nil
 				for _, lp := range n.loops {
 					if lp != nil {
 						lp.topicChanged(id)
@@ -152,6 +166,7 @@ func (n *nodeProc) identify() {
 					l.end(true)
 				}
 			}
+			n.history(t, partitions, began)
 			n.reconcile()
 		})
 	})
@@ -163,7 +178,8 @@ func (n *nodeProc) reconcile() {
 	}
 	id := directory.FormatTopicID(n.topicID)
 	t := n.seen.topic
-	if t != nil && t.TopicID == id && t.Incarnation >= n.claims.Known() {
+	if t != nil && t.TopicID == id && t.Incarnation >= n.claims.Known() && t.Partitions >= n.partitions &&
+		directory.SameGrowth(t.Growth, directory.MergeGrowth(t.Growth, n.growth)) {
 		n.disagrees = 0
 		return
 	}
@@ -187,7 +203,12 @@ func (n *nodeProc) reconcile() {
 		if st.topic.TopicID != was {
 			return nil
 		}
-		return st.withTopic(n.describe(n.topicID, max(st.topic.Incarnation, known)))
+		next := n.describe(n.topicID, max(st.topic.Incarnation, known))
+		if st.topic.TopicID == id {
+			next.Partitions = max(next.Partitions, st.topic.Partitions)
+			next.Growth = directory.MergeGrowth(st.topic.Growth, n.growth)
+		}
+		return st.withTopic(next)
 	}, func(*snapshot) {})
 }
 
@@ -253,8 +274,8 @@ func (n *nodeProc) accept(ln *lane) {
 	ln.peer = l
 	n.links = append(n.links, l)
 	l.watch()
-	id, draining := n.topicID, n.draining
-	l.send(controlSize, func(ln *lane) { ln.welcome(id, draining) })
+	id, partitions, draining := n.topicID, n.partitions, n.draining
+	l.send(controlSize, func(ln *lane) { ln.welcome(id, partitions, draining) })
 }
 
 // claimsOutput carries out what the claims core asks.

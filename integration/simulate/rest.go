@@ -23,7 +23,7 @@ func (w *world) heal() {
 		h.stall, h.last = 0, min(h.last, w.now+sec)
 	}
 	if w.kafka.deleted {
-		w.kafka.create(w.set.partitions)
+		w.kafka.create(int32(len(w.kafka.topic.parts)))
 	}
 	for _, p := range w.kafka.topic.parts {
 		p.until, p.lag = 0, 0
@@ -94,7 +94,15 @@ func (w *world) unrestOfMap() string {
 	if st.topic == nil || st.topic.TopicID != topicID {
 		return "etcd does not describe the topic"
 	}
-	for p := range w.set.partitions {
+	if n := len(w.kafka.topic.parts); int(st.topic.Partitions) != n {
+		return fmt.Sprintf("etcd says %d partitions, there are %d", st.topic.Partitions, n)
+	}
+	for _, g := range st.topic.Growth {
+		if g.Closed == nil {
+			return fmt.Sprintf("the growth from %d partitions is not closed", g.Partitions)
+		}
+	}
+	for p := range st.topic.Partitions {
 		owner, claim := w.group.owner(p), st.claims[p]
 		if owner == nil || owner.proc.dead {
 			return fmt.Sprintf("partition %d is assigned to nobody alive", p)
@@ -123,34 +131,47 @@ func (c *client) unrest() string {
 	if c.at.topicID != w.kafka.topic.id {
 		return "it is in the former topic"
 	}
-	p := w.kafka.topic.parts[c.at.partition]
-	if o := p.missing(c.key, max(c.at.next, p.start), p.stable); o >= 0 {
-		return fmt.Sprintf("record %d was not delivered, the cursor is %d", o, c.at.next)
+	for _, q := range w.kafka.topic.homes(c.key) {
+		p := w.kafka.topic.parts[q]
+		if _, listed := c.at.next(q); !listed && w.forgotten {
+			continue // nobody can tell that the key was there
+		}
+		if o := p.missing(c.key, max(c.owed(q), p.start), p.stable); o >= 0 {
+			return fmt.Sprintf("record %d of partition %d was not delivered, the cursor is %v", o, q, c.at.list)
+		}
 	}
-	if c.at.next != p.stable {
-		return fmt.Sprintf("the cursor %d was not moved to the end %d", c.at.next, p.stable)
+	states := s.core.Statuses(nil)
+	share := w.set.window / 2 / int64(len(states))
+	if !w.forgotten && len(states) != 1 {
+		return fmt.Sprintf("%d partitions are followed", len(states))
 	}
-	st := s.core.Status()
-	switch {
-	case st.Secondary != 0 || s.pending:
-		return "a handover does not end"
-	case st.Primary != s.target || st.Primary == 0:
-		return "another link serves than the route"
-	case st.Queued != 0:
-		return fmt.Sprintf("%d bytes are said to wait for it", st.Queued)
-	case len(s.streams) != 1:
+	if len(s.streams) != len(states) {
 		return fmt.Sprintf("%d streams are attached", len(s.streams))
 	}
-	ln := s.r.lane(st.Primary)
-	t := ln.peer.find(st.Stream)
-	if t == nil {
-		return "the node does not know its stream"
-	}
-	if t.credit != st.Left {
-		return fmt.Sprintf("the node has %d bytes of credit, the router says %d", t.credit, st.Left)
-	}
-	if share := w.set.window / 2; st.Left > share || st.Left <= share/2 {
-		return fmt.Sprintf("credit leaked: %d bytes of %d are left", st.Left, share)
+	for _, st := range states {
+		next, listed := c.at.next(st.Partition)
+		stable := w.kafka.topic.parts[st.Partition].stable
+		switch {
+		case !listed || next != stable:
+			return fmt.Sprintf("the cursor %d of partition %d was not moved to the end %d", next, st.Partition, stable)
+		case st.Secondary != 0 || s.pending:
+			return "a handover does not end"
+		case st.Primary != s.r.table.Route(st.Partition) || st.Primary == 0:
+			return "another link serves than the route"
+		case st.Queued != 0:
+			return fmt.Sprintf("%d bytes are said to wait for it", st.Queued)
+		}
+		ln := s.r.lane(st.Primary)
+		t := ln.peer.find(st.Stream)
+		if t == nil {
+			return "the node does not know its stream"
+		}
+		if t.credit != st.Left {
+			return fmt.Sprintf("the node has %d bytes of credit, the router says %d", t.credit, st.Left)
+		}
+		if st.Left > share && len(states) == 1 || st.Left <= share/2 {
+			return fmt.Sprintf("credit leaked: %d bytes of %d are left", st.Left, share)
+		}
 	}
 	return ""
 }

@@ -123,12 +123,17 @@ func (r *routerProc) reroute(old, next *router.Table) {
 		}
 		return
 	}
+	if router.Grew(old, next) {
+		for _, s := range slices.Clone(r.sessions) {
+			s.visit(func(now time.Time) { s.grow(now, next) })
+		}
+	}
 	for _, p := range router.Moved(old, next) {
 		if r.w.trace != nil {
 			r.w.note(anyone, p, "%s route of p%d: %s -> %s", r.name, p, r.who(old.Route(p)), r.who(next.Route(p)))
 		}
 		for _, s := range slices.Clone(r.sessions) {
-			if s.partition == p {
+			if s.partition == p || slices.Contains(s.follows, p) {
 				s.visit(func(now time.Time) { s.route(now, next) })
 			}
 		}
@@ -271,13 +276,13 @@ func (ln *lane) refused(string) {
 	}
 }
 
-func (ln *lane) welcome(topicID [16]byte, draining bool) {
+func (ln *lane) welcome(topicID [16]byte, partitions int32, draining bool) {
 	r := ln.r
 	if ln.gone {
 		return
 	}
 	n := ln.peer.n
-	if n.instance != ln.keeper.instance || topicID != r.table.TopicID {
+	if n.instance != ln.keeper.instance || topicID != r.table.TopicID || partitions < r.table.Partitions() {
 		ln.abandon()
 		return
 	}
@@ -430,15 +435,6 @@ func (r *routerProc) drain() {
 		r.proc.after(int64(i)*10*ms+w.between(0, 10*ms), s.goAway)
 	}
 	r.proc.after(3*sec, func() { r.exit(true) })
-}
-
-// partitionOf is where a key lives.
-func (w *world) partitionOf(key string) int32 {
-	h := uint32(2166136261)
-	for i := range len(key) {
-		h = (h ^ uint32(key[i])) * 16777619
-	}
-	return int32(h % uint32(w.set.partitions))
 }
 
 func (w *world) machine(place string) *machine {

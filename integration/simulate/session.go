@@ -29,12 +29,14 @@ type session struct {
 
 	// What the checks remember.
 	streams []held
-	served  router.LinkID // the primary link before the visit at hand
+	served  []router.SessionStatus // before the visit at hand
+	follows []int32                // partitions beside its own
 }
 
 // held is a stream as the router's shell knows it.
 type held struct {
 	link     router.LinkID
+	part     int32
 	id       uint64
 	attached bool
 	from     int64      // it delivers everything from here on
@@ -49,7 +51,11 @@ func (r *routerProc) connect(c *client, k *conn) {
 		k.refuse()
 		return
 	}
-	s := &session{r: r, client: c, conn: k, key: c.key, partition: w.partitionOf(c.key), topicID: r.table.TopicID}
+	if at := k.wish.at; k.wish.cursor && at.topicID == r.table.TopicID && at.behind(r.table.Partitions()) {
+		k.refuse()
+		return
+	}
+	s := &session{r: r, client: c, conn: k, key: c.key, partition: homeOf(c.key, r.table.Partitions()), topicID: r.table.TopicID}
 	k.session = s
 	s.core = router.NewSession(&r.cfg, s, s.resolve())
 	r.sessions = append(r.sessions, s)
@@ -60,13 +66,16 @@ func (r *routerProc) connect(c *client, k *conn) {
 // resolve makes the client's wish concrete with the topic in force.
 func (s *session) resolve() router.Open {
 	wish := &s.conn.wish
-	o := router.Open{Key: []byte(s.key), Partition: s.partition, Start: wish.start, TopicID: s.topicID}
+	o := router.Open{Key: []byte(s.key), Partition: s.partition, TopicID: s.topicID}
+	path := s.path(s.r.table)
 	switch {
 	case !wish.cursor:
+		o.From(path, wish.start)
 	case wish.at.topicID != s.topicID:
-		o.Start, o.Gap = link.Start{Kind: link.StartEarliest}, link.GapTopic
+		o.Gap = link.GapTopic
+		o.From(path, link.Start{Kind: link.StartEarliest})
 	default:
-		o.Start, o.Resumed = link.Start{Kind: link.StartCursor, Value: wish.at.next}, true
+		o.At(path, wish.at.list)
 	}
 	return o
 }
@@ -77,7 +86,7 @@ func (s *session) visit(fn func(now time.Time)) {
 		return
 	}
 	now := s.r.w.time()
-	s.served = s.core.Primary()
+	s.served = s.core.Statuses(s.served[:0])
 	fn(now)
 	for s.lost != 0 {
 		l := s.lost
@@ -102,16 +111,12 @@ func (s *session) recreate(now time.Time, t *router.Table) {
 	if s.topicID == t.TopicID {
 		return
 	}
+	s.topicID, s.partition = t.TopicID, homeOf(s.key, t.Partitions())
 	if s.greeted {
-		s.topicID = t.TopicID
-		s.core.Recreate(now, t.TopicID, nil, s.partition)
+		s.core.Recreate(now, t.TopicID, s.path(t), s.partition)
 	} else {
 		// The client was told nothing of the old topic; its cursor may well be of the new one.
-		s.core.Close()
-		s.topicID = t.TopicID
-		o := s.resolve()
-		o.Since = s.core.Heard()
-		s.core = router.NewSession(&s.r.cfg, s, o)
+		s.judge()
 	}
 	s.route(now, t)
 }
@@ -152,12 +157,15 @@ func (s *session) flush() {
 }
 
 func (s *session) say(m message) {
-	m.at.topicID = s.topicID
+	m.at = position{topicID: s.topicID}
+	if m.kind != saysWaiting {
+		m.at.list = s.core.Positions(nil)
+	}
 	s.queued += m.cost
 	s.outbox = append(s.outbox, m)
 	w := s.r.w
 	if w.trace != nil {
-		w.note(s.client.id, m.at.partition, "%s says %s", s.r.name, m)
+		w.note(s.client.id, s.partition, "%s says %s", s.r.name, m)
 	}
 	// One record per stream may be larger than what was left of the window.
 	if most := w.set.window + 2*int64(w.set.valueMost+link.RecordOverhead+8); s.queued > most {
@@ -189,7 +197,7 @@ func (s *session) Attach(l router.LinkID, f link.Attach) uint64 {
 	}
 	f.Stream = n
 	w := s.r.w
-	s.streams = append(s.streams, held{link: l, id: n})
+	s.streams = append(s.streams, held{link: l, part: f.Partition, id: n})
 	if w.trace != nil {
 		w.note(s.client.id, f.Partition, "%s attaches stream %d on %s, start %d:%d, credit %d", s.r.name, n, s.r.who(l), f.Start.Kind, f.Start.Value, f.Credit)
 	}
@@ -226,32 +234,39 @@ func (s *session) Covered(l router.LinkID, stream uint64) (int64, bool) {
 
 func (s *session) Hello(h router.Hello) {
 	s.greeted = true
-	s.say(message{kind: saysHello, at: position{partition: h.Partition, next: h.Next}, resumed: h.Resumed})
+	s.say(message{kind: saysHello, resumed: h.Resumed})
 }
 
 func (s *session) Record(f *link.Record) {
-	s.say(message{kind: saysRecord, at: position{partition: f.Partition, next: f.Offset + 1}, record: f, cost: f.Cost()})
+	s.say(message{kind: saysRecord, partition: f.Partition, next: f.Offset + 1, record: f, cost: f.Cost()})
 }
 
 func (s *session) Checkpoint(partition int32, next int64) {
-	s.say(message{kind: saysCheckpoint, at: position{partition: partition, next: next}})
+	s.say(message{kind: saysCheckpoint, partition: partition, next: next})
 }
 
 func (s *session) Gap(g router.Gap) {
 	s.r.w.stats.Gaps++
 	s.noteGap(g)
-	s.say(message{kind: saysGap, at: position{partition: g.Partition, next: g.Next}, from: g.From, reason: g.Reason})
+	s.say(message{kind: saysGap, partition: g.Partition, next: g.Next, from: g.From, reason: g.Reason})
 }
 
-func (s *session) Waiting() { s.say(message{kind: saysWaiting, at: position{partition: s.partition}}) }
+func (s *session) Waiting() { s.say(message{kind: saysWaiting}) }
 
 func (s *session) GoAway(partition int32, next int64, _ time.Duration) {
-	s.say(message{kind: saysGoAway, at: position{partition: partition, next: next}})
+	s.say(message{kind: saysGoAway, partition: partition, next: next})
 }
 
-func (s *session) Follow(partition int32) router.LinkID { return s.r.table.Route(partition) }
+func (s *session) Follow(partition int32) router.LinkID {
+	if partition != s.partition && !slices.Contains(s.follows, partition) {
+		s.follows = append(s.follows, partition)
+	}
+	return s.r.table.Route(partition)
+}
 
-func (s *session) Leave(int32) {}
+func (s *session) Leave(partition int32) {
+	s.follows = slices.DeleteFunc(s.follows, func(p int32) bool { return p == partition })
+}
 
 func (s *session) Handover(pending bool) {
 	if s.pending == pending {

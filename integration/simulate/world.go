@@ -3,6 +3,7 @@ package simulate
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -43,6 +44,8 @@ type world struct {
 	clients  []*client
 	faults   faults
 
+	forgotten bool // etcd was emptied while no node knew how the topic grew
+
 	over      bool // the run has come to rest
 	violation *Violation
 	stats     Stats
@@ -70,6 +73,8 @@ type settings struct {
 	produce     int64 // mean time between appends
 	valueMost   int
 	latency     int64 // usual delay of a message
+	quiet       bool  // producers wait until all of them have heard of added partitions
+	stale       int64 // how long they may go on otherwise
 }
 
 func newWorld(o Options) *world {
@@ -268,13 +273,15 @@ func (w *world) tell(client int) []string {
 	if w.trace == nil {
 		return nil
 	}
-	partition, key := anywhere, ""
+	var homes []int32
+	key := ""
 	if client >= 0 {
-		partition, key = w.clients[client].at.partition, w.clients[client].key
+		key = w.clients[client].key
+		homes = w.kafka.topic.homes(key)
 	}
 	var out []string
 	for _, l := range w.trace.lines {
-		if l.client != anyone && l.client != client || l.partition != anywhere && l.partition != partition && l.client != client {
+		if l.client != anyone && l.client != client || l.partition != anywhere && !slices.Contains(homes, l.partition) && l.client != client {
 			continue
 		}
 		if key != "" && l.key != "" && l.key != key {
