@@ -2,7 +2,6 @@ package scenario
 
 import (
 	"fmt"
-	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -179,7 +178,6 @@ func (s *storm) miss(n, nth int) *backlog {
 type recovery struct {
 	from, to time.Time     // the first connection, the last record
 	hello    time.Duration // until the last hello
-	apart    time.Duration // the longest time between two hellos of a partition, one after the other
 
 	before map[int32]int64   // bytes read again before, by partition
 	each   map[int32]float64 // how often a partition's backlog was read
@@ -222,33 +220,16 @@ func (s *storm) catchUp(clients []*load.Client, b *backlog) recovery {
 	stop := s.watchMemory()
 	r.from = time.Now()
 	s.must(s.fleet.Connect(s.ctx, clients, s.target))
-	r.hello, r.apart = time.Since(r.from), s.apart(clients)
+	r.hello = time.Since(r.from)
 	r.to = s.everything(clients, b)
 	r.memory = stop()
 	r.each = s.passesSince(r.before, b)
 	for _, n := range r.each {
 		r.passes = max(r.passes, n)
 	}
-	s.t.Logf("%d records behind: last hello after %s (%s apart at most), last record after %s; a partition's backlog was read %.2f times at most",
-		b.records, show(r.hello), show(r.apart), show(r.took()), r.passes)
+	s.t.Logf("%d records behind: last hello after %s, last record after %s; a partition's backlog was read %.2f times at most",
+		b.records, show(r.hello), show(r.took()), r.passes)
 	return r
-}
-
-// apart is the longest time between two hellos of a partition, one after the other.
-func (s *storm) apart(clients []*load.Client) (longest time.Duration) {
-	hellos := make(map[int32][]time.Time)
-	for _, c := range clients {
-		h := c.History()
-		p := s.home(c.Key())
-		hellos[p] = append(hellos[p], h.Sessions[len(h.Sessions)-1].HelloAt)
-	}
-	for _, at := range hellos {
-		slices.SortFunc(at, time.Time.Compare)
-		for i := range at[1:] {
-			longest = max(longest, at[i+1].Sub(at[i]))
-		}
-	}
-	return longest
 }
 
 // everything waits until clients have all that is theirs, and says when the last record came.

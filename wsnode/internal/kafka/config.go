@@ -36,7 +36,7 @@ func (cfg Config) withDefaults() (Config, error) {
 		cfg.NetTimeout = 5 * time.Second
 	}
 	if cfg.ScanConns <= 0 {
-		cfg.ScanConns = 8
+		cfg.ScanConns = 4
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = zap.NewNop()

@@ -58,7 +58,7 @@ type Config struct {
 	FetchTotal    int32         // per fetch over all its partitions; default 16 MiB
 	FetchMaxWait  time.Duration // how long a broker may hold an empty fetch; default 50 ms
 	NetTimeout    time.Duration // dial, write, and reply beyond what a request may wait by design; default 5 s
-	ScanConns     int           // connections per broker for scans; default 8
+	ScanConns     int           // connections per broker for scans; default 4
 
 	Logger *zap.Logger
 }

@@ -22,6 +22,7 @@ type archive struct {
 	attached []link.Attached
 	gaps     []link.Gap
 	sent     map[uint64][]int64 // offsets by stream
+	room     func() bool        // nil is always
 }
 
 // newArchive is a loop at the end of a log of n records, in which the key of a record is its offset modulo 10.
@@ -45,7 +46,7 @@ func (a *archive) Record(_ LinkID, f *link.Record) {
 func (a *archive) Checkpoint(LinkID, *link.Checkpoint) {}
 func (a *archive) Gap(_ LinkID, f link.Gap)            { a.gaps = append(a.gaps, f) }
 func (a *archive) Closed(LinkID, link.Closed)          {}
-func (a *archive) Room(LinkID) bool                    { return true }
+func (a *archive) Room(LinkID) bool                    { return a.room == nil || a.room() }
 func (a *archive) FindBounds()                         {}
 func (a *archive) FindTime(uint64, int64)              {}
 func (a *archive) Read(from int64)                     { a.readAt = from }
@@ -209,6 +210,26 @@ func TestTrickledCreditIsServedFromWhatWasReadLast(t *testing.T) {
 	a.whole(1, 0, records)
 	if most := 2*records + a.size; a.scanned > most {
 		t.Fatalf("%d records were read, one pass for the others and one for the one that trickles are %d", a.scanned, most)
+	}
+}
+
+// The partitions of a node fill the same link: there may be room for a record at one moment and none at the next.
+func TestLinkThatOthersFillDoesNotMakeThePassReadAgain(t *testing.T) {
+	const records = 5000
+	a := newArchive(t, records, Config{Ring: 1000})
+	asked := 0
+	a.room = func() bool { asked++; return asked%2 == 1 }
+	a.attach(1, 0, plenty)
+	for range 20 * records {
+		if len(a.sent[1]) == records/10 {
+			break
+		}
+		a.pass(time.Millisecond)
+		a.loop.LinkWritable(a.now, 1)
+	}
+	a.whole(1, 0, records-a.size)
+	if a.scanned > records {
+		t.Fatalf("%d records were read for one client that is %d behind", a.scanned, records)
 	}
 }
 

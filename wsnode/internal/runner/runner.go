@@ -104,7 +104,7 @@ type Config struct {
 // The bounds of what is under way, each for the whole node.
 const (
 	maxAsking   = 8 // questions for bounds and times
-	maxScanning = 8 // catch-up reads, of which most wait for a broker
+	maxScanning = 4 // catch-up reads
 )
 
 // Runner owns the loops of all active partitions.
