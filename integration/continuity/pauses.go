@@ -25,9 +25,9 @@ type charged struct {
 }
 
 // charge attributes every delay of a client to the window that covers it and keeps the longest of each window. A
-// record stamped in a window is that window's, however long it took. What was stamped before a window and arrived
-// after its beginning is charged with the part from the beginning on. The rest is quiet: its longest delay is returned.
-// Windows are in order of time and do not overlap.
+// record stamped in a window is that window's also after the window's end, up to the beginning of the next one, which
+// has the rest. What was stamped before a window and arrived after its beginning is charged with the part from the
+// beginning on. What is left is quiet: its longest delay is returned. Windows are in order of time and do not overlap.
 func charge(marks []mark, windows []window) (out []charged, quiet int64) {
 	longest := make(map[int]charged, 8)
 	for i := range marks {
@@ -41,13 +41,18 @@ func charge(marks []mark, windows []window) (out []charged, quiet int64) {
 			quiet = max(quiet, at-stamp)
 			continue
 		}
-		from := max(stamp, windows[w].from, windows[w].probe)
 		if windows[w].from > stamp {
 			quiet = max(quiet, windows[w].from-stamp)
 		}
-		late := max(0, at-from)
-		if was, ok := longest[w]; !ok || late > was.longest {
-			longest[w] = charged{window: w, longest: late, offset: m.offset}
+		for ; w < len(windows) && windows[w].from <= at; w++ {
+			end := at
+			if w+1 < len(windows) {
+				end = min(at, windows[w+1].from)
+			}
+			late := max(0, end-max(stamp, windows[w].from, windows[w].probe))
+			if was, ok := longest[w]; !ok || late > was.longest {
+				longest[w] = charged{window: w, longest: late, offset: m.offset}
+			}
 		}
 	}
 	for _, c := range longest {

@@ -27,7 +27,7 @@ func TestDelaysAreChargedToTheWindowThatCoversThem(t *testing.T) {
 		{"within", []mark{record(1, 1100, 1600), record(2, 1700, 1710)}, []charged{{window: 0, longest: ms(500), offset: 1}}, 0},
 		{"begun before", []mark{record(1, 900, 1250)}, []charged{{window: 0, longest: ms(250), offset: 1}}, ms(100)},
 		{"over the end", []mark{record(1, 1900, 2600)}, []charged{{window: 0, longest: ms(700), offset: 1}}, 0},
-		{"over the next beginning", []mark{record(1, 1900, 3300)}, []charged{{window: 0, longest: ms(1400), offset: 1}}, 0},
+		{"over the next beginning", []mark{record(1, 1900, 3300)}, []charged{{window: 0, longest: ms(1100), offset: 1}, {window: 1, longest: ms(300), offset: 1}}, 0},
 		{"quiet until the next", []mark{record(1, 2900, 3300)}, []charged{{window: 1, longest: ms(300), offset: 1}}, ms(100)},
 		{"two windows", []mark{record(1, 1100, 1200), record(2, 3900, 3950)}, []charged{{window: 0, longest: ms(100), offset: 1}, {window: 1, longest: ms(50), offset: 2}}, 0},
 		{"from the probe on", []mark{record(1, 5100, 7300), record(2, 7500, 7600)}, []charged{{window: 2, longest: ms(300), offset: 1}}, 0},
