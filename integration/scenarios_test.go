@@ -84,3 +84,5 @@ func TestIdleClient(t *testing.T) { scenario.IdleClient(t) }
 func TestDoctor(t *testing.T) { scenario.Doctor(t) }
 
 func TestOperatorCommands(t *testing.T) { scenario.OperatorCommands(t) }
+
+func TestPartitionsAdded(t *testing.T) { scenario.PartitionsAdded(t) }

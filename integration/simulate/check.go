@@ -40,6 +40,18 @@ func (c *client) check(m message) {
 	if m.at.topicID != c.at.topicID {
 		w.fail(c.id, "%s of another topic without a gap", m)
 	}
+	if w.forgotten {
+		// Where the key was before nobody can tell: what is listed from now on begins where it begins.
+		for _, at := range m.at.list {
+			if _, known := c.at.next(at.Partition); known || at.Next == router.Done {
+				continue
+			}
+			if m.kind == saysRecord && at.Partition == m.partition {
+				at.Next = m.record.Offset
+			}
+			c.base[at.Partition] = max(c.base[at.Partition], at.Next)
+		}
+	}
 	switch m.kind {
 	case saysRecord:
 		c.checkRecord(m, t)

@@ -5,6 +5,7 @@ package checker
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"time"
 )
@@ -152,12 +153,12 @@ func newChain(truth *Truth, c *Client, s *Session) *chain {
 			}
 		}
 		if start < 0 {
-			// The cursor does not name this partition: its records are due when a cursor comes to name it
-			// (growth), which then means from its beginning.
-			if !named(c, p) {
-				continue
+			// The cursor does not name this partition. When a later one does (the key moved there), its records are due
+			// from its beginning; else those that were made since.
+			start = math.MaxInt64
+			if named(c, p) {
+				start = 0
 			}
-			start = 0
 		}
 		// Whatever hello's cursor says, a record made after hello arrived was appended behind it and is due. The
 		// producer's clock is the clients' own.
@@ -307,25 +308,39 @@ func (ch *chain) finish(r *Report) {
 // Behind names the first client that has not received the last record of its key yet, for waiting until all
 // have; ok=false when none is behind. It only looks at the newest records, so it is cheap.
 func Behind(truth *Truth, c *Client) (partition int32, offset int64, behind bool) {
-	p, want, ok := truth.Last(c.Key)
-	if !ok || len(c.Sessions) == 0 {
+	last := truth.Lasts(c.Key)
+	if len(last) == 0 || len(c.Sessions) == 0 {
 		return 0, 0, false
 	}
-	s := &c.Sessions[len(c.Sessions)-1]
-	if s.HelloAt.IsZero() {
-		return p, want, true
-	}
-	for _, pos := range s.Start {
-		if pos.Partition == p && pos.Next > want {
-			return 0, 0, false
+	newest := &c.Sessions[len(c.Sessions)-1]
+	for _, p := range sortedKeys(last) {
+		rec := last[p]
+		if newest.HelloAt.IsZero() {
+			return p, rec.Offset, true
+		}
+		if !c.passed(p, rec.Offset) && (named(c, p) || rec.Timestamp > c.Sessions[0].HelloAt.UnixMilli()) {
+			return p, rec.Offset, true
 		}
 	}
-	for i := len(s.Events) - 1; i >= 0; i-- {
-		if s.Events[i].Partition == p && s.Events[i].Next > want {
-			return 0, 0, false
+	return 0, 0, false
+}
+
+// passed reports whether the client was told of a place behind an offset.
+func (c *Client) passed(p int32, offset int64) bool {
+	for i := len(c.Sessions) - 1; i >= 0; i-- {
+		s := &c.Sessions[i]
+		for j := len(s.Events) - 1; j >= 0; j-- {
+			if s.Events[j].Partition == p && s.Events[j].Next > offset {
+				return true
+			}
+		}
+		for _, pos := range s.Start {
+			if pos.Partition == p && pos.Next > offset {
+				return true
+			}
 		}
 	}
-	return p, want, true
+	return false
 }
 
 func sortedKeys[V any](m map[int32]V) []int32 {

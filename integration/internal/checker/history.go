@@ -159,6 +159,15 @@ func (t *Truth) Last(key string) (partition int32, offset int64, ok bool) {
 	return partition, offset, ok
 }
 
+// Lasts is the last record of a key in each partition that has one.
+func (t *Truth) Lasts(key string) map[int32]*TopicRecord {
+	out := make(map[int32]*TopicRecord)
+	for _, r := range t.byKey[key] {
+		out[r.partition] = &t.Partitions[r.partition].Records[r.index] // in order of their offsets
+	}
+	return out
+}
+
 // Of lists the records of a key by partition, each in offset order.
 func (t *Truth) Of(key string) map[int32][]TopicRecord {
 	out := make(map[int32][]TopicRecord)

@@ -56,6 +56,28 @@ func RecreateTopic(ctx context.Context, brokers []string, topic string, partitio
 	}
 }
 
+// AddPartitions makes a topic have so many partitions.
+func AddPartitions(ctx context.Context, brokers []string, topic string, partitions int32) error {
+	cl, err := kgo.NewClient(kgo.AlwaysRetryEOF(), kgo.SeedBrokers(brokers...))
+	if err != nil {
+		return fmt.Errorf("add partitions: %w", err)
+	}
+	defer cl.Close()
+	req := kmsg.NewPtrCreatePartitionsRequest()
+	rt := kmsg.NewCreatePartitionsRequestTopic()
+	rt.Topic, rt.Count = topic, partitions
+	req.Topics = append(req.Topics, rt)
+	req.TimeoutMillis = 10_000
+	resp, err := req.RequestWith(ctx, cl)
+	if err == nil {
+		err = kerr.ErrorForCode(resp.Topics[0].ErrorCode)
+	}
+	if err != nil {
+		return fmt.Errorf("add partitions to topic %s: %w", topic, err)
+	}
+	return nil
+}
+
 // Bounds is the first offset and the last stable one of every partition, without records.
 func Bounds(ctx context.Context, brokers []string, topic string) (map[int32]*checker.Partition, error) {
 	cl, err := kgo.NewClient(kgo.AlwaysRetryEOF(), kgo.SeedBrokers(brokers...))
