@@ -32,6 +32,7 @@ func PartitionsAdded(t testing.TB) {
 	// Quiet: everything was acknowledged before, and what follows is written by the new count.
 	w.grow(6)
 	w.ordered(clients, names, 4, 6)
+	w.claimed(6)
 
 	// Under producers that go by the old count.
 	stale, err := load.NewProducer(w.Kafka(), w.Topic(), kgo.RecordPartitioner(kgo.ManualPartitioner()))
@@ -49,6 +50,7 @@ func PartitionsAdded(t testing.TB) {
 		return r
 	}))
 	w.must(w.fleet.Connect(w.ctx, away, func(i int) load.Target { return w.target(i) }))
+	w.claimed(12)
 	r := w.finish()
 	if want := len(clients) + 2*len(away); r.Sessions != want {
 		t.Errorf("%d sessions, want %d: sockets were not kept", r.Sessions, want)
@@ -117,6 +119,32 @@ func (w *world) grow(partitions int32) {
 			return nil
 		})
 	}
+}
+
+// claimed waits until the group has assigned all partitions, and no stand-in serves any.
+func (w *world) claimed(partitions int) {
+	w.t.Helper()
+	w.eventually(time.Minute, "all partitions to be claimed", func() error {
+		_, body := w.get(w.Routers()[0].Admin + "/api/v1/assignments")
+		var list []struct {
+			Partition int32  `json:"partition"`
+			Node      string `json:"node"`
+			StandIn   bool   `json:"stand_in"`
+		}
+		if err := json.Unmarshal([]byte(body), &list); err != nil {
+			return fmt.Errorf("assignments: %w", err)
+		}
+		owned := 0
+		for _, a := range list {
+			if a.Node != "" && !a.StandIn {
+				owned++
+			}
+		}
+		if owned != partitions || len(list) != partitions {
+			return fmt.Errorf("%d of %d partitions are claimed: %s", owned, len(list), body)
+		}
+		return nil
+	})
 }
 
 // partitionAmong is where a key lives among so many partitions.
