@@ -213,6 +213,23 @@ func TestTrickledCreditIsServedFromWhatWasReadLast(t *testing.T) {
 	}
 }
 
+// Clients that trickle credit far apart cannot be served from the same answer. Each makes the node read again, but ever
+// more rarely.
+func TestTricklingClientsMakeTheNodeReadAgainRarely(t *testing.T) {
+	const records, minute = 50_000, 120
+	a := newArchive(t, records, Config{Ring: 1000})
+	a.attach(1, 0, 1)
+	a.attach(2, records/2, 1)
+	for range minute {
+		a.loop.Credit(a.now, 1, 1, 80)
+		a.loop.Credit(a.now, 1, 2, 80)
+		a.pass(500 * time.Millisecond)
+	}
+	if reads, most := a.scanned/a.size, int64(2*(time.Minute/passDelayHigh)+40); reads > most {
+		t.Fatalf("%d reads in a minute for two clients that trickle, want at most %d", reads, most)
+	}
+}
+
 // The partitions of a node fill the same link: there may be room for a record at one moment and none at the next.
 func TestLinkThatOthersFillDoesNotMakeThePassReadAgain(t *testing.T) {
 	const records = 5000

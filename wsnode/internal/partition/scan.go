@@ -143,6 +143,8 @@ func (l *Loop) advanceScan(now time.Time) {
 			c.active = false
 			continue
 		}
+		// What lies below everybody who is left need not be read.
+		c.pos = max(c.pos, slices.MinFunc(c.members, func(a, b *stream) int { return cmp.Compare(a.next, b.next) }).next)
 		if c.pos >= c.keptFrom && c.pos < c.keptNext {
 			i, _ := slices.BinarySearchFunc(c.kept, c.pos, func(r source.Record, o int64) int { return cmp.Compare(r.Offset, o) })
 			c.rest, c.restNext, c.keptAt = c.kept[i:], c.keptNext, now
