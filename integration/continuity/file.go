@@ -191,6 +191,7 @@ func (rep *Report) section(b *strings.Builder) {
 			}
 			fmt.Fprintf(b, "| %s | %d | %d | %s | %s | %s | %s | %s | %s |\n", p.Kind, p.Faults, p.Affected, short(p.P50), short(p.P99), short(p.Max), short(p.Others), short(p.Probe), limit)
 		}
+		fmt.Fprintf(b, "\nEach client's longest delay outside the faults: p50 %s, p99 %s, longest %s.\n", short(rep.Between.P50), short(rep.Between.P99), short(rep.Between.Max))
 	} else {
 		fmt.Fprintf(b, "\n%s.\n", kindsMade(rep))
 	}

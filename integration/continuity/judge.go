@@ -28,6 +28,7 @@ type Report struct {
 	Counts    Counts    `json:"counts"`
 	Baseline  Delays    `json:"baseline"` // of all records before the first fault
 	Delays    Delays    `json:"delays"`   // of all records of the whole run
+	Between   Delays    `json:"between"`  // each client's longest outside the faults' windows
 	Pauses    []Pauses  `json:"pauses"`
 	Faults    []*Fault  `json:"faults"`
 	Timeline  []Second  `json:"timeline"`
@@ -82,8 +83,8 @@ func (r *Run) judge(ctx context.Context, failed error) (*Report, error) {
 		fail(failed)
 	}
 	fail(r.produced)
-	if len(r.faults) == 0 && !rep.Partial {
-		fail(errors.New("not one fault was made: the run proves nothing"))
+	if made, want := rep.made(), r.opts.enough(); made < want && !rep.Partial {
+		fail(fmt.Errorf("%d faults in %d seconds are too few, %d were to be made: the machine is too busy", made, r.opts.Seconds, want))
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
@@ -220,6 +221,7 @@ type measure struct {
 	others     map[Kind][]int64
 	worst      map[Kind]worst
 	base       []int64 // delays before the first fault
+	between    []int64 // each client's longest delay outside all windows
 	all        histogram
 	seconds    []Second
 	reconnects int
@@ -276,7 +278,8 @@ func (m *measure) add(l *listener, h *checker.Client) {
 		return
 	}
 	m.reconnects += len(h.Sessions) - 1
-	got, _ := charge(l.marks, m.windows)
+	got, between := charge(l.marks, m.windows)
+	m.between = append(m.between, between)
 	for _, c := range got {
 		f := m.faults[c.window]
 		if !f.met(l, h) {
@@ -308,6 +311,8 @@ func (m *measure) finish(rep *Report) {
 	slices.Sort(m.base)
 	rep.Baseline = delaysOf(m.base)
 	rep.Delays = m.all.delays()
+	slices.Sort(m.between)
+	rep.Between = delaysOf(m.between)
 	rep.Timeline = m.seconds
 	usual := int64(rep.Baseline.P50 / time.Microsecond)
 	for _, kind := range append([]Kind{Quiet}, Kinds()...) {

@@ -19,6 +19,9 @@ func (rep *Report) String() string {
 	fmt.Fprintf(&b, "against the protocol %d\n", c.Protocol)
 	fmt.Fprintf(&b, "delay of a record: p50 %s p99 %s max %s before the first fault; p50 %s p99 %s max %s over the whole run\n",
 		short(rep.Baseline.P50), short(rep.Baseline.P99), short(rep.Baseline.Max), short(rep.Delays.P50), short(rep.Delays.P99), short(rep.Delays.Max))
+	if rep.Between.Count > 0 && len(rep.Pauses) > 0 {
+		fmt.Fprintf(&b, "each client's longest delay outside the faults: p50 %s p99 %s max %s\n", short(rep.Between.P50), short(rep.Between.P99), short(rep.Between.Max))
+	}
 	if len(rep.Pauses) > 0 {
 		fmt.Fprintf(&b, "%-13s %6s %8s %8s  %9s %9s %9s  %9s %9s %9s\n", "fault", "times", "pairs", "met", "p50", "p99", "max", "others", "probe", "bound")
 	}

@@ -42,6 +42,15 @@ type Options struct {
 	Logf func(format string, args ...any) `json:"-"` // progress
 }
 
+// enough is how many faults a run makes at least: one in ten seconds, where all kinds are made one after another for
+// long enough that the draw evens out.
+func (o *Options) enough() int {
+	if o.Overlap || o.Seconds < 600 || len(o.Kinds) < len(Kinds()) {
+		return 1
+	}
+	return o.Seconds / 10
+}
+
 const linkTimeout = 3 * time.Second // the programs' default, which the run does not change
 
 // hotShare of the clients have keys that get hotRate times as much as others.
@@ -258,8 +267,11 @@ func (r *Run) inTurn(ctx context.Context, end time.Time) error {
 	}
 	for ctx.Err() == nil {
 		d := r.plan.Next()
-		if !pause(ctx, d.Wait) || time.Now().Add(d.Lasts).After(end) {
+		if !pause(ctx, d.Wait) || time.Now().After(end) {
 			return nil
+		}
+		if time.Now().Add(d.Lasts).After(end) {
+			continue // another one may still fit
 		}
 		f := &Fault{Draw: d, owned: owners}
 		if !r.choose(f) {

@@ -350,7 +350,7 @@ func machine() string {
 			}
 		}
 	}
-	return strings.Join(append(words, runtime.GOOS+"/"+runtime.GOARCH, runtime.Version()), ", ")
+	return strings.Join(words, ", ")
 }
 
 // version is what the programs say that they are.
