@@ -30,7 +30,7 @@ type round struct {
 
 // history keeps the account of the topic's growth: it notices growth, says from where to where keys moved, and when
 // no producer can be ignorant of it any more. began is the start of the check that found so many partitions.
-func (k *Keeper) history(ctx context.Context, v View, began time.Time, partitions int32) View {
+func (k *Keeper) history(ctx context.Context, v View, began time.Time, partitions int32) {
 	k.mu.Lock()
 	seen := k.seen
 	k.mu.Unlock()
@@ -53,7 +53,6 @@ func (k *Keeper) history(ctx context.Context, v View, began time.Time, partition
 		k.set(next)
 		k.cfg.Grown(next)
 	}
-	return next
 }
 
 // grow is the view after a growth that Kafka tells of.
@@ -61,6 +60,10 @@ func (k *Keeper) grow(ctx context.Context, v View, partitions int32) (View, bool
 	ends, ok := k.ends(ctx, v, v.Partitions)
 	if !ok {
 		return v, false
+	}
+	if k.confirmed.IsZero() {
+		k.log.Warn("partitions were added before this node ran; if that happened more than once, records that were "+
+			"written by a count in between may not be found", zap.Int32("old_partitions", v.Partitions), zap.Int32("partitions", partitions))
 	}
 	g := directory.Growth{Partitions: v.Partitions, Ends: ends, Since: time.Now().UTC()}
 	for _, r := range k.rounds {
@@ -83,10 +86,12 @@ func (k *Keeper) closing(ctx context.Context, v View) View {
 			return v
 		}
 		for p := range ends {
-			// A leader that is new may not know the end yet.
+			// A leader that is new may not know the end yet: what anybody saw before counts too.
 			ends[p] = max(ends[p], g.Ends[p])
-			if n := len(k.rounds); n > 0 && p < len(k.rounds[n-1].ends) {
-				ends[p] = max(ends[p], k.rounds[n-1].ends[p])
+			for _, r := range k.rounds {
+				if p < len(r.ends) {
+					ends[p] = max(ends[p], r.ends[p])
+				}
 			}
 		}
 		g.Closed = ends

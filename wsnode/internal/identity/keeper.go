@@ -59,6 +59,7 @@ type Keeper struct {
 	cfg  Config
 	log  *zap.Logger
 	poke chan struct{}
+	due  chan struct{} // Kafka was asked: etcd may have to be told
 
 	mu       sync.Mutex
 	view     View          // guarded by mu
@@ -72,12 +73,15 @@ type Keeper struct {
 	seenAny bool             // guarded by mu
 	etcdErr error            // guarded by mu
 
-	// Owned by Run.
-	past          map[[16]byte]bool // ids that the topic had before: they never come back
+	past map[[16]byte]bool // guarded by mu; ids that the topic had before: they never come back
+
+	// Owned by Run. Only its checks replace the view.
+	failing   bool
+	rounds    []round   // oldest first
+	confirmed time.Time // start of the last check that found no growth
+
+	// Owned by tell.
 	disagreeSince time.Time
-	failing       bool
-	rounds        []round   // oldest first
-	confirmed     time.Time // start of the last check that found no growth
 	etcdSaid      time.Time // when etcdErr was logged
 }
 
@@ -91,7 +95,7 @@ func New(cfg Config, v View) *Keeper {
 	}
 	return &Keeper{
 		cfg: cfg, log: cfg.Logger, view: v,
-		poke: make(chan struct{}, 1), next: make(chan struct{}), past: map[[16]byte]bool{},
+		poke: make(chan struct{}, 1), due: make(chan struct{}, 1), next: make(chan struct{}), past: map[[16]byte]bool{},
 	}
 }
 
@@ -120,7 +124,8 @@ func (k *Keeper) Recheck() {
 // Seen says what etcd holds; nil for no key.
 func (k *Keeper) Seen(t *directory.Topic) {
 	k.mu.Lock()
-	odd := t == nil || t.TopicID != directory.FormatTopicID(k.view.ID) || t.Partitions != k.view.Partitions
+	odd := t == nil || t.TopicID != directory.FormatTopicID(k.view.ID) || t.Partitions != k.view.Partitions ||
+		!directory.SameGrowth(t.Growth, k.view.Growth)
 	k.seen, k.seenAny = t, true
 	k.mu.Unlock()
 	if odd {
@@ -150,6 +155,9 @@ func (k *Keeper) Described() error {
 
 // Run checks until ctx ends.
 func (k *Keeper) Run(ctx context.Context) {
+	told := make(chan struct{})
+	go func() { defer close(told); k.tell(ctx) }()
+	defer func() { <-told }()
 	t := time.NewTicker(k.cfg.Every)
 	defer t.Stop()
 	for {
@@ -174,6 +182,19 @@ func (k *Keeper) Run(ctx context.Context) {
 	}
 }
 
+// tell keeps etcd's description true after every check, and apart from the checks: a write waits for etcd while it is
+// away, and records must not wait with it.
+func (k *Keeper) tell(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-k.due:
+			k.reconcile(ctx, k.View())
+		}
+	}
+}
+
 func wallSince(t time.Time) time.Duration { return time.Now().Round(0).Sub(t.Round(0)) }
 
 // check asks Kafka once and acts on the answer.
@@ -185,7 +206,7 @@ func (k *Keeper) check(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
-	if err == nil && k.past[id] {
+	if err == nil && k.gone(id) {
 		err = errors.New("a broker still describes the deleted topic")
 	}
 	if err != nil {
@@ -201,7 +222,9 @@ func (k *Keeper) check(ctx context.Context) {
 	case id != v.ID:
 		k.log.Warn("topic was recreated", zap.String("topic_id", directory.FormatTopicID(id)),
 			zap.String("old_topic_id", directory.FormatTopicID(v.ID)), zap.Int32("partitions", partitions))
+		k.mu.Lock()
 		k.past[v.ID] = true
+		k.mu.Unlock()
 		k.rounds = nil
 		v = View{ID: id, Partitions: partitions}
 		k.set(v)
@@ -212,8 +235,17 @@ func (k *Keeper) check(ctx context.Context) {
 	close(k.next)
 	k.next = make(chan struct{})
 	k.mu.Unlock()
-	v = k.history(ctx, v, began, partitions)
-	k.reconcile(ctx, v)
+	k.history(ctx, v, began, partitions)
+	select {
+	case k.due <- struct{}{}:
+	default:
+	}
+}
+
+func (k *Keeper) gone(id [16]byte) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.past[id]
 }
 
 func (k *Keeper) fail(err error) {
@@ -285,7 +317,7 @@ func (k *Keeper) noteDescribed(err error) {
 // mayMend reports whether this node can prove that it knows better than etcd.
 func (k *Keeper) mayMend(seen directory.Topic, v View) bool {
 	id, err := directory.ParseTopicID(seen.TopicID)
-	if err != nil || id == v.ID || k.past[id] {
+	if err != nil || id == v.ID || k.gone(id) {
 		k.disagreeSince = time.Time{}
 		return true
 	}
@@ -328,15 +360,10 @@ func (k *Keeper) ensure(ctx context.Context, want directory.Topic) (directory.To
 	return cur, nil
 }
 
-// remember notes what etcd holds after a write, so that the next check does not write again before the watch
-// has told. It also takes over the history of growth that another node wrote first.
+// remember notes what etcd holds after a write, so that nobody writes again before the watch has told. The next check
+// takes over the history of growth that another node wrote first.
 func (k *Keeper) remember(cur directory.Topic) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.seen = &cur
-	if cur.TopicID == directory.FormatTopicID(k.view.ID) && cur.Partitions == k.view.Partitions {
-		k.view.Growth = cur.Growth
-	}
+	k.Seen(&cur)
 }
 
 // Raise raises the topic's incarnation in etcd if it still is from, and returns what it is then.
