@@ -242,6 +242,12 @@ func (t *Table) Path(home func(partitions int32) int32) []session.Stage {
 		if i > 0 && int(p) < len(growth[i-1].From) {
 			from = growth[i-1].From[p]
 		}
+		for _, s := range path {
+			// Whoever comes back here without a place of its own has let go of the earlier stay, at its end.
+			if s.Partition == p {
+				from = max(from, s.Closed)
+			}
+		}
 		path = append(path, session.Stage{Partition: p, From: from, Until: until, Closed: closed})
 	}
 	return path

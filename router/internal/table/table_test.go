@@ -257,3 +257,37 @@ func TestPathOfAKeyThroughTheTopicsGrowth(t *testing.T) {
 		t.Error("growth was not noticed, or twice")
 	}
 }
+
+func TestKeyThatComesBackGoesOnWhereItsEarlierStayEnded(t *testing.T) {
+	const done = int64(session.Done)
+	home := func(n int32) int32 { return 8 % n } // 0, 2, 0
+	for _, tc := range []struct {
+		name         string
+		closed, from []int64
+		want         int64
+	}{
+		{"nobody looked in time", []int64{120, 0, 0, 0}, nil, 120},
+		{"the look was earlier", []int64{120, 0, 0, 0}, []int64{110, 0, 0, 0, 0, 0}, 120},
+		{"the look was later", []int64{120, 0, 0, 0}, []int64{130, 0, 0, 0, 0, 0}, 130},
+		{"the earlier stay is not over", nil, nil, 0},
+	} {
+		tab, err := Build(Empty(), Picture{Topic: &directory.Topic{TopicID: topicA, Partitions: 8, Growth: []directory.Growth{
+			{Partitions: 4, Ends: []int64{100, 0, 0, 0}, Closed: tc.closed},
+			{Partitions: 6, Ends: make([]int64, 6), From: tc.from},
+		}}}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		closed := int64(-1)
+		if tc.closed != nil {
+			closed = tc.closed[0]
+		}
+		want := []session.Stage{
+			{Partition: 0, Until: 100, Closed: closed}, {Partition: 2, Until: 0, Closed: -1},
+			{Partition: 0, From: tc.want, Until: done, Closed: -1},
+		}
+		if got := tab.Path(home); !slices.Equal(got, want) {
+			t.Errorf("%s: got %+v, want %+v", tc.name, got, want)
+		}
+	}
+}
