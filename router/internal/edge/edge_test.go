@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -118,6 +119,15 @@ func cursorOf(key string, topic [16]byte) string {
 	}}})
 }
 
+// doneWith is a cursor that no router sends: it names no place.
+func doneWith(key string, partitions ...int32) string {
+	f := cursor.Feed{Key: cursor.Hash([]byte(key))}
+	for _, p := range partitions {
+		f.Positions = append(f.Positions, cursor.Position{Partition: p, Next: math.MaxInt64})
+	}
+	return cursor.Encode(cursor.Cursor{TopicID: topicID(), Feeds: []cursor.Feed{f}})
+}
+
 func TestRequestsAreJudgedBeforeTheUpgrade(t *testing.T) {
 	s := serve(t, func(c *edge.Config) { c.Origins = []string{"https://*.example.com", "localhost:*"} }).known()
 	valid := cursorOf("alice", topicID())
@@ -169,6 +179,7 @@ func TestRequestsAreJudgedBeforeTheUpgrade(t *testing.T) {
 		{name: "empty cursor", target: "/v1/ws?key=a&cursor=", status: 400, reason: "empty"},
 		{name: "malformed cursor", target: "/v1/ws?key=a&cursor=nonsense", status: 400, reason: "cursor"},
 		{name: "damaged cursor", target: "/v1/ws?key=alice&cursor=" + valid[:20] + "x" + valid[21:], status: 400, reason: "damaged"},
+		{name: "cursor that is done with every partition", target: "/v1/ws?key=alice&cursor=" + doneWith("alice", 0), status: 400, reason: "no place"},
 		{name: "another key's cursor", target: "/v1/ws?key=bob&cursor=" + valid, status: 403, reason: "another key"},
 		{name: "resume otherwise", target: "/v1/ws?key=a&resume=yes", status: 400, reason: "message"},
 		{name: "resume and cursor", target: "/v1/ws?key=alice&resume=message&cursor=" + valid, status: 400, reason: "first message"},
@@ -271,6 +282,7 @@ func TestMessagesOfClientsAreJudged(t *testing.T) {
 		{name: "not control", resume: true, send: `hello`, code: closecode.BadRequest},
 		{name: "binary resume", resume: true, binary: true, send: `{}`, code: closecode.UnsupportedData},
 		{name: "bad cursor", resume: true, send: `{"type":"resume","cursor":"x"}`, code: closecode.BadCursor},
+		{name: "cursor that is done with every partition", resume: true, send: `{"type":"resume","cursor":"` + doneWith("alice", 0, 1) + `"}`, code: closecode.BadCursor},
 		{name: "another key's cursor", resume: true, send: `{"type":"resume","cursor":"` + others + `"}`, code: closecode.ForeignCursor},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"github.com/pointsmanhq/pointsman/proto/link"
 
 	"github.com/pointsmanhq/pointsman/router/internal/hub"
+	"github.com/pointsmanhq/pointsman/router/internal/session"
 )
 
 // request is a client's request that was found valid.
@@ -137,6 +138,11 @@ func parseCursor(text string) (*cursor.Cursor, error) {
 		return nil, bad("the cursor is damaged")
 	case err != nil:
 		return nil, bad("the cursor is malformed; send one exactly as it was received")
+	}
+	for _, f := range c.Feeds {
+		if !slices.ContainsFunc(f.Positions, func(p cursor.Position) bool { return p.Next != session.Done }) {
+			return nil, bad("the cursor is malformed: it names no place to go on from; send one exactly as it was received")
+		}
 	}
 	return &c, nil
 }

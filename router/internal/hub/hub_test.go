@@ -449,25 +449,6 @@ func TestKeyThatMovesWhenPartitionsAreAddedIsFollowed(t *testing.T) {
 	r.consistent()
 }
 
-func TestCursorOfAPartitionThatTheHistoryDoesNotKnowIsAGap(t *testing.T) {
-	r := newRig(t, rigOptions{})
-	a := r.start("a")
-	r.claim(a)
-	r.append("alice", quoted(0))
-	elsewhere := (r.partition("alice") + 1) % 4
-	c := r.connect("alice", "cursor", cursor.Encode(cursor.Cursor{TopicID: nodetest.TopicID(), Feeds: []cursor.Feed{{
-		Key: cursor.Hash([]byte("alice")), Positions: []cursor.Position{{Partition: elsewhere, Next: 5}},
-	}}}))
-	if h := c.next(clientmsg.TypeHello); h.Resumed {
-		t.Error("said to be resumed")
-	}
-	if g := c.next(clientmsg.TypeGap); g.Reason != "moved" || g.Partition != r.partition("alice") || g.From != -1 {
-		t.Errorf("gap %+v", g)
-	}
-	c.record(0, quoted(0))
-	r.consistent()
-}
-
 func TestRawClientsGetValuesOnly(t *testing.T) {
 	r := newRig(t, rigOptions{})
 	a := r.start("a")

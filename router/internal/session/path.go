@@ -2,6 +2,7 @@ package session
 
 import (
 	"math"
+	"slices"
 
 	"github.com/pointsmanhq/pointsman/proto/link"
 )
@@ -13,7 +14,8 @@ const Done = math.MaxInt64
 // Stage is one home of a key whose partition changed when partitions were added.
 type Stage struct {
 	Partition int32
-	// From is below every record that was written here by a producer that knew of this home.
+	// From is below every record that was written here by a producer that knew of this home, but for those below the
+	// end of an earlier stay: whoever has let that one go has them.
 	From int64
 	// Until is where the partition ended when the key was seen to move on: producers that were quiet then wrote
 	// nothing here above it, and nothing elsewhere before it. The last stage has no end: math.MaxInt64.
@@ -46,35 +48,35 @@ func (p *Plan) Simple(path []Stage) bool {
 	return len(p.Lanes) == 1 && len(p.Done) == 0 && p.Reached == len(path)-1
 }
 
-// Resume tells how a cursor with these positions goes on; false when they are of no partition on the path.
+// Resume tells how a cursor with these positions goes on; false when none of them is a place in a partition on the
+// path. A plan has a lane in the stage that it reached: what a cursor says is done is never all there is to read.
 func Resume(path []Stage, at []Position) (Plan, bool) {
 	r := reached(path, at)
 	if r < 0 {
 		return Plan{}, false
 	}
-	plan := Plan{Reached: r}
+	var plan Plan
 	for _, p := range at {
-		if !on(path, p.Partition) {
-			continue
+		if p.Next != Done && on(path, p.Partition) && !finished(path, p, r) {
+			plan.Lanes = append(plan.Lanes, Lane{p.Partition, link.Start{Kind: link.StartCursor, Value: p.Next}})
 		}
-		if p.Next == Done || finished(path, p, r) {
-			if between(path, p.Partition, r) {
-				plan.Done = append(plan.Done, p.Partition)
-			}
-			continue
-		}
-		plan.Lanes = append(plan.Lanes, Lane{p.Partition, link.Start{Kind: link.StartCursor, Value: p.Next}})
 	}
 	if len(plan.Lanes) == 0 {
-		// Everything is done but what comes next.
-		if r < len(path)-1 {
-			r++
+		// Everything is done but what comes next. There is a next stage, for the last one is never finished.
+		r++
+		plan.Lanes = []Lane{{path[r].Partition, link.Start{Kind: link.StartCursor, Value: path[r].From}}}
+	}
+	plan.Reached = r
+	for _, p := range at {
+		if between(path, p.Partition, r) && !plan.reads(p.Partition) {
+			plan.Done = append(plan.Done, p.Partition)
 		}
-		s := path[r]
-		plan.Reached = r
-		plan.Lanes = []Lane{{s.Partition, link.Start{Kind: link.StartCursor, Value: s.From}}}
 	}
 	return plan, true
+}
+
+func (p *Plan) reads(partition int32) bool {
+	return slices.ContainsFunc(p.Lanes, func(l Lane) bool { return l.Partition == partition })
 }
 
 // Begin tells how a client without a cursor begins. Earliest begins at the key's first home, a time everywhere, the
@@ -149,18 +151,14 @@ func laterStageAfter(path []Stage, a, m, reached int) bool {
 }
 
 // reached is the latest stage that a cursor with these positions has begun, -1 for none. A partition that is on the
-// path twice counts as its first stay, unless one between is listed.
+// path twice counts as its first stay, unless one between is listed. One that is done tells stays apart, but no stage
+// is reached by it alone: the one that was reached is still read.
 func reached(path []Stage, at []Position) int {
-	listed := func(partition int32) bool {
-		for _, p := range at {
-			if p.Partition == partition {
-				return true
-			}
-		}
-		return false
+	listed := func(partition int32, done bool) bool {
+		return slices.ContainsFunc(at, func(p Position) bool { return p.Partition == partition && (done || p.Next != Done) })
 	}
 	for j := len(path) - 1; j >= 0; j-- {
-		if !listed(path[j].Partition) {
+		if !listed(path[j].Partition, false) {
 			continue
 		}
 		first := true
@@ -168,7 +166,7 @@ func reached(path []Stage, at []Position) int {
 			if path[i].Partition == path[j].Partition {
 				first = false
 				for m := i + 1; m < j; m++ {
-					if listed(path[m].Partition) {
+					if listed(path[m].Partition, true) {
 						return j
 					}
 				}
@@ -185,7 +183,7 @@ func reached(path []Stage, at []Position) int {
 func finished(path []Stage, at Position, reached int) bool {
 	for j := len(path) - 1; j >= 0; j-- {
 		if path[j].Partition == at.Partition {
-			return j <= reached && j < len(path)-1 && path[j].Closed >= 0 && at.Next >= path[j].Closed
+			return j <= reached && j < len(path)-1 && path[j].Closed >= 0 && at.Next >= max(path[j].Closed, path[j].Until)
 		}
 	}
 	return false
@@ -199,32 +197,52 @@ func (o *Open) From(path []Stage, start link.Start) {
 	}
 }
 
-// At sets where a client with a cursor of this topic goes on. What it lists beside partitions where the key is known to
-// have lived is read on, too: the topic's history may have been lost. A cursor that lists nothing else cannot be
-// followed: the client is told of a gap, and gets what its last partition has.
+// At sets where a client with a cursor of this topic goes on; the cursor lists a partition once. What it lists beside
+// partitions where the key is known to have lived is read on, too: the topic's history may have been lost. A cursor that
+// lists nothing else, or too much of it, cannot be followed: the client is told of a gap, and gets what its last
+// partition has.
 func (o *Open) At(path []Stage, at []Position) {
-	path, ok := widen(path, o.Partition, at)
+	path, plan, ok := resume(path, o.Partition, at)
 	if !ok {
 		o.Start, o.Gap = link.Start{Kind: link.StartEarliest}, link.GapMoved
 		return
 	}
-	plan, _ := Resume(path, at)
 	o.Resumed = true
 	o.place(path, plan)
 }
 
-// widen puts the partitions that a cursor lists and the path does not have before the path; false when none is on it.
-func widen(path []Stage, last int32, at []Position) ([]Stage, bool) {
+// maxStrange bounds the partitions off the path that a session reads. They are read for as long as it lasts, and anybody
+// can make up a cursor that lists every partition; an honest one lists one for each growth that was forgotten.
+const maxStrange = 8
+
+// resume is Resume on the path with the partitions before it that the cursor lists beside those on the path; false when
+// none is on it, or too many are not. last is the key's home, path nil if it never moved.
+func resume(path []Stage, last int32, at []Position) ([]Stage, Plan, bool) {
 	if len(path) < 2 {
 		path = []Stage{{Partition: last, Until: Done, Closed: -1}}
 	}
 	var strange []Stage
+	var use []Position
+	ok := false
 	for _, p := range at {
-		if !on(path, p.Partition) && p.Next != Done {
+		switch known := on(path, p.Partition); {
+		case known:
+			ok = ok || p.Next != Done
+		case p.Next == Done:
+			continue
+		case len(strange) == maxStrange:
+			return nil, Plan{}, false
+		default:
 			strange = append(strange, Stage{Partition: p.Partition, Closed: -1})
 		}
+		use = append(use, p)
 	}
-	return append(strange, path...), len(strange) < len(at)
+	if !ok {
+		return nil, Plan{}, false
+	}
+	path = append(strange, path...)
+	plan, ok := Resume(path, use)
+	return path, plan, ok
 }
 
 func (o *Open) place(path []Stage, plan Plan) {

@@ -19,6 +19,7 @@ func TestCursorsOfEveryAgeGoOnWhereTheyStopped(t *testing.T) {
 	over := []Stage{{Partition: 3, Until: 100, Closed: 120}, home(11, 0)}
 	twice := []Stage{{Partition: 3, Until: 100, Closed: 120}, {Partition: 7, From: 40, Until: 90, Closed: -1}, home(15, 0)}
 	back := []Stage{{Partition: 0, Until: 100, Closed: 120}, {Partition: 8, Until: 50, Closed: 60}, home(0, 130)}
+	again := []Stage{back[0], back[1], {Partition: 0, From: 130, Until: 155, Closed: 160}, home(8, 70)}
 	for _, tc := range []struct {
 		name    string
 		path    []Stage
@@ -40,14 +41,20 @@ func TestCursorsOfEveryAgeGoOnWhereTheyStopped(t *testing.T) {
 		{"back again, between", back, []Position{{0, 125}, {8, 20}}, []Lane{{0, cursorAt(125)}, {8, cursorAt(20)}}, 2, nil},
 		{"back again, from the last stay", back, []Position{{0, 150}, {8, Done}}, []Lane{{0, cursorAt(150)}}, 2, []int32{8}},
 		{"back again, the middle is over", back, []Position{{0, 150}, {8, 60}}, []Lane{{0, cursorAt(150)}}, 2, []int32{8}},
+		{"back again when the middle is over", back, []Position{{8, 60}}, []Lane{{0, cursorAt(130)}}, 2, []int32{8}},
+		{"there and back twice, from the second stay", again, []Position{{0, 150}, {8, Done}}, []Lane{{0, cursorAt(150)}}, 2, []int32{8}},
+		{"there and back twice, the second stay is over", again, []Position{{0, 160}, {8, Done}}, []Lane{{8, cursorAt(70)}}, 3, []int32{0}},
+		{"made up: done where it has not been", over, []Position{{3, 90}, {11, Done}}, []Lane{{3, cursorAt(90)}}, 0, nil},
 	} {
 		plan, ok := Resume(tc.path, tc.at)
 		if !ok || !slices.Equal(plan.Lanes, tc.lanes) || plan.Reached != tc.reached || !slices.Equal(plan.Done, tc.done) {
 			t.Errorf("%s: got %+v, %t", tc.name, plan, ok)
 		}
 	}
-	if _, ok := Resume(moved, []Position{{4, 7}}); ok {
-		t.Error("resumed from a partition where the key never lived")
+	for _, at := range [][]Position{{{4, 7}}, {{3, Done}}, {{3, Done}, {11, Done}}, {{4, Done}}, nil} {
+		if plan, ok := Resume(moved, at); ok {
+			t.Errorf("resumed from %v: %+v", at, plan)
+		}
 	}
 }
 
@@ -92,6 +99,21 @@ func TestPartitionThatTheHistoryForgotIsReadOn(t *testing.T) {
 	o = Open{Partition: 11}
 	o.At(nil, []Position{{11, 5}})
 	if !o.Resumed || o.Start != cursorAt(5) || o.Path != nil {
+		t.Errorf("got %+v", o)
+	}
+}
+
+func TestStrangePartitionsOfACursorAreBounded(t *testing.T) {
+	at := []Position{{11, 5}}
+	for p := int32(100); p < 100+maxStrange; p++ {
+		at = append(at, Position{p, 1}, Position{p + 1000, Done})
+	}
+	o := Open{Partition: 11}
+	if o.At(nil, at); !o.Resumed || len(o.Plan.Lanes) != maxStrange+1 {
+		t.Errorf("got %+v", o)
+	}
+	o = Open{Partition: 11}
+	if o.At(nil, append(at, Position{7, 1})); o.Resumed || o.Gap != link.GapMoved || o.Path != nil {
 		t.Errorf("got %+v", o)
 	}
 }

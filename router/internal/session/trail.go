@@ -18,7 +18,7 @@ type trail struct {
 	f       *Feed
 	out     Output // the session's
 	path    []Stage
-	lanes   []*lane // in order of their stages
+	lanes   []*lane // in order of their stages; never none, for the stage that was reached last has one
 	done    []int32
 	cur     int // the stage at hand
 	reached int // the latest one that was begun
@@ -68,8 +68,7 @@ func (f *Feed) settleOn(now time.Time, topicID [16]byte, path []Stage, partition
 	c.drop(&c.primary)
 	c.drop(&c.secondary)
 	c.topicID, c.owed, c.told, c.target, c.reattachAt = topicID, link.GapNone, nil, 0, time.Time{}
-	path, ok := widen(path, partition, at)
-	plan, _ := Resume(path, at)
+	path, plan, ok := resume(path, partition, at)
 	switch {
 	case !ok:
 		c.partition, c.start, c.owed = partition, link.Start{Kind: link.StartEarliest}, link.GapMoved
