@@ -86,3 +86,5 @@ func TestDoctor(t *testing.T) { scenario.Doctor(t) }
 func TestOperatorCommands(t *testing.T) { scenario.OperatorCommands(t) }
 
 func TestPartitionsAdded(t *testing.T) { scenario.PartitionsAdded(t) }
+
+func TestPartitionsLetGo(t *testing.T) { scenario.PartitionsLetGo(t) }
