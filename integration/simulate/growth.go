@@ -64,12 +64,13 @@ func (w *world) count() int32 {
 	return int32(len(t.parts))
 }
 
-// ends asks Kafka where the first so many partitions end; nil when a leader is away or does not know yet.
-func (n *nodeProc) ends(t *topic, partitions int32) []int64 {
+// ends asks Kafka where the first so many partitions end; nil when a leader is away. Kafka's leaders refuse while they
+// are new and do not know the end yet (KIP-207); a growth's order rests on that, its end does not: there they may lag.
+func (n *nodeProc) ends(t *topic, partitions int32, lagging bool) []int64 {
 	ends := make([]int64, partitions)
 	for i := range ends {
 		p := t.parts[i]
-		if p.away() || p.lag > 0 {
+		if p.away() || p.lag > 0 && !lagging {
 			return nil
 		}
 		ends[i] = p.high()
@@ -88,7 +89,7 @@ func (n *nodeProc) history(t *topic, partitions int32, began int64) {
 		}
 	}
 	if partitions > n.partitions {
-		ends := n.ends(t, n.partitions)
+		ends := n.ends(t, n.partitions, false)
 		if ends == nil {
 			return
 		}
@@ -107,9 +108,14 @@ func (n *nodeProc) history(t *topic, partitions int32, began int64) {
 		if g.Closed != nil || w.time().Sub(g.Since) < time.Duration(closeAfter) {
 			continue
 		}
-		if ends := n.ends(t, g.Partitions); ends != nil {
+		if ends := n.ends(t, g.Partitions, true); ends != nil {
 			for p := range ends {
 				ends[p] = max(ends[p], g.Ends[p])
+				for _, r := range n.rounds {
+					if p < len(r.ends) {
+						ends[p] = max(ends[p], r.ends[p])
+					}
+				}
 			}
 			n.growth = slices.Clone(n.growth)
 			n.growth[i].Closed = ends
@@ -119,7 +125,7 @@ func (n *nodeProc) history(t *topic, partitions int32, began int64) {
 	if k := len(n.rounds); k > 0 && w.now-n.rounds[k-1].at < roundEvery {
 		return
 	}
-	if ends := n.ends(t, n.partitions); ends != nil {
+	if ends := n.ends(t, n.partitions, true); ends != nil {
 		n.rounds = append(n.rounds, round{w.now, ends})
 	}
 }

@@ -61,6 +61,7 @@ type Stats struct {
 	Connects    int
 	Checkpoints int
 	Scans       int
+	Forgotten   int // schedules in which the history of growth was lost, and with it what judges order and gap moved
 	Faults      map[string]int
 }
 
@@ -76,6 +77,7 @@ func (s *Stats) Add(o *Stats) {
 	s.Connects += o.Connects
 	s.Checkpoints += o.Checkpoints
 	s.Scans += o.Scans
+	s.Forgotten += o.Forgotten
 	if s.Faults == nil {
 		s.Faults = map[string]int{}
 	}
@@ -90,6 +92,9 @@ func Run(o Options) (*Stats, *Violation) {
 	w.play()
 	w.stats.Schedules = 1
 	w.stats.Simulated = time.Duration(w.now)
+	if w.forgotten {
+		w.stats.Forgotten = 1
+	}
 	return &w.stats, w.violation
 }
 

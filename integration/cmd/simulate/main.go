@@ -58,6 +58,8 @@ func run(from uint64, seeds, lines int, keepOn bool, every time.Duration) int {
 		sum.Schedules, from, took.Round(time.Millisecond), float64(sum.Schedules)/took.Minutes(), violations)
 	fmt.Printf("simulated %s, %d events; delivered %d records to %d connections; %d handovers, %d duplicates dropped, %d gaps, %d checkpoints, %d scans\n",
 		sum.Simulated.Round(time.Second), sum.Events, sum.Records, sum.Connects, sum.Handovers, sum.Duplicates, sum.Gaps, sum.Checkpoints, sum.Scans)
+	fmt.Printf("%d schedules judged in full; in %d the history of growth was wiped, which excuses order and gap moved\n",
+		sum.Schedules-sum.Forgotten, sum.Forgotten)
 	names := make([]string, 0, len(sum.Faults))
 	for name := range sum.Faults {
 		names = append(names, name)
