@@ -119,11 +119,11 @@ var mutants = []mutant{
 	},
 	{
 		name: "old partition dropped at once", file: "router/internal/session/path.go",
-		old: "path[j].Closed >= 0 && at.Next >= path[j].Closed", new: "at.Next >= path[j].Until",
+		old: "path[j].Closed >= 0 && at.Next >= max(path[j].Closed, path[j].Until)", new: "at.Next >= path[j].Until",
 	},
 	{
 		name: "old partition kept until closed, and not to its end", file: "router/internal/session/path.go",
-		old: "path[j].Closed >= 0 && at.Next >= path[j].Closed", new: "path[j].Closed >= 0",
+		old: "path[j].Closed >= 0 && at.Next >= max(path[j].Closed, path[j].Until)", new: "path[j].Closed >= 0",
 	},
 	{
 		name: "new partition begun at its end", file: "router/internal/session/trail.go",
