@@ -150,10 +150,11 @@ seed draws the faults and their order.
 
 - **Faults in turn**: each fault begins after the one before has healed: every client has received something made after the
   fault's end, and every partition is owned. **Overlapping faults**: up to four at a time; pauses are not told apart then.
-- **Pause**: per client and fault the longest time between a record's timestamp and its arrival, less the usual (median)
-  delay before the first fault. *met*: clients whose node or router the fault met; *others*: p99 of the rest. *probe*: the
-  longest delay that a plain consumer beside the product felt in the same windows: what Kafka and the machine cost. *quiet*:
-  windows in which nothing was done, measured alike. Kafka restarts are measured from the probe's first record after them.
+- **Pause**: per client and fault the longest time from a record's arrival at a plain consumer beside the product to its
+  arrival at the client, less the usual (median) one before the first fault: what the product adds to what Kafka and the
+  machine cost. *met*: clients whose node or router the fault met; *others*: p99 of the rest. *probe*: how late that plain
+  consumer itself was at most in the same windows. *quiet*: windows in which nothing was done, measured alike. Kafka restarts
+  are measured from the plain consumer's first record after them.
 - Clients that stop reading or change their router on purpose (one in 33) are judged on everything but pauses.
 - Router exits break their clients' sockets, as they must: the clients come back with their cursors. No figure is promised
   for that pause.

@@ -221,6 +221,7 @@ type measure struct {
 	others     map[Kind][]int64
 	worst      map[Kind]worst
 	base       []int64 // delays before the first fault
+	usual      []int64 // the same, against the plain consumer's
 	between    []int64 // each client's longest delay outside all windows
 	all        histogram
 	seconds    []Second
@@ -272,13 +273,14 @@ func (m *measure) add(l *listener, h *checker.Client) {
 		m.all.add(late)
 		if at < quiet {
 			m.base = append(m.base, late)
+			m.usual = append(m.usual, max(0, late-r.felt(k)))
 		}
 	}
 	if l.slow {
 		return
 	}
 	m.reconnects += len(h.Sessions) - 1
-	got, between := charge(l.marks, m.windows)
+	got, between := charge(l.marks, m.windows, r.felt)
 	m.between = append(m.between, between)
 	for _, c := range got {
 		f := m.faults[c.window]
@@ -292,6 +294,9 @@ func (m *measure) add(l *listener, h *checker.Client) {
 		}
 	}
 }
+
+// felt is how late a record reached the plain consumer.
+func (r *Run) felt(m *mark) int64 { return r.probe.felt(int32(m.partition), int64(m.offset)) }
 
 // met reports whether the fault met the node or the router of a client. Without a victim it met all.
 func (f *Fault) met(l *listener, h *checker.Client) bool {
@@ -314,7 +319,8 @@ func (m *measure) finish(rep *Report) {
 	slices.Sort(m.between)
 	rep.Between = delaysOf(m.between)
 	rep.Timeline = m.seconds
-	usual := int64(rep.Baseline.P50 / time.Microsecond)
+	slices.Sort(m.usual)
+	usual := int64(delaysOf(m.usual).P50 / time.Microsecond)
 	for _, kind := range append([]Kind{Quiet}, Kinds()...) {
 		met, others := added(m.affected[kind], usual), added(m.others[kind], usual)
 		if len(met)+len(others) == 0 {

@@ -28,7 +28,8 @@ type charged struct {
 // record stamped in a window is that window's also after the window's end, up to the beginning of the next one, which
 // has the rest. What was stamped before a window and arrived after its beginning is charged with the part from the
 // beginning on. What is left is quiet: its longest delay is returned. Windows are in order of time and do not overlap.
-func charge(marks []mark, windows []window) (out []charged, quiet int64) {
+// A delay begins when a plain consumer beside the product had the record: felt says how late that was.
+func charge(marks []mark, windows []window, felt func(*mark) int64) (out []charged, quiet int64) {
 	longest := make(map[int]charged, 8)
 	for i := range marks {
 		m := &marks[i]
@@ -36,20 +37,21 @@ func charge(marks []mark, windows []window) (out []charged, quiet int64) {
 			continue
 		}
 		stamp, at := int64(m.stamp)*1000, m.at()
+		due := min(stamp+felt(m), at)
 		w := sort.Search(len(windows), func(i int) bool { return windows[i].until > stamp })
 		if w == len(windows) || at < windows[w].from {
-			quiet = max(quiet, at-stamp)
+			quiet = max(quiet, at-due)
 			continue
 		}
-		if windows[w].from > stamp {
-			quiet = max(quiet, windows[w].from-stamp)
+		if windows[w].from > due {
+			quiet = max(quiet, windows[w].from-due)
 		}
 		for ; w < len(windows) && windows[w].from <= at; w++ {
 			end := at
 			if w+1 < len(windows) {
 				end = min(at, windows[w+1].from)
 			}
-			late := max(0, end-max(stamp, windows[w].from, windows[w].probe))
+			late := max(0, end-max(due, windows[w].from, windows[w].probe))
 			if was, ok := longest[w]; !ok || late > was.longest {
 				longest[w] = charged{window: w, longest: late, offset: m.offset}
 			}
@@ -62,8 +64,8 @@ func charge(marks []mark, windows []window) (out []charged, quiet int64) {
 	return out, quiet
 }
 
-// Pauses is what clients felt of the faults of one kind: per client and fault the longest delay of a record, less the
-// delay that is usual when all is quiet.
+// Pauses is what clients felt of the faults of one kind: per client and fault the longest delay of a record against a
+// plain consumer, less the one that is usual when all is quiet.
 type Pauses struct {
 	Kind     Kind          `json:"kind"`
 	Faults   int           `json:"faults"`

@@ -22,19 +22,22 @@ func TestDelaysAreChargedToTheWindowThatCoversThem(t *testing.T) {
 		marks []mark
 		want  []charged
 		quiet int64
+		felt  map[uint32]int64
 	}{
-		{"all quiet", []mark{record(1, 100, 130), record(2, 2500, 2504)}, nil, ms(30)},
-		{"within", []mark{record(1, 1100, 1600), record(2, 1700, 1710)}, []charged{{window: 0, longest: ms(500), offset: 1}}, 0},
-		{"begun before", []mark{record(1, 900, 1250)}, []charged{{window: 0, longest: ms(250), offset: 1}}, ms(100)},
-		{"over the end", []mark{record(1, 1900, 2600)}, []charged{{window: 0, longest: ms(700), offset: 1}}, 0},
-		{"over the next beginning", []mark{record(1, 1900, 3300)}, []charged{{window: 0, longest: ms(1100), offset: 1}, {window: 1, longest: ms(300), offset: 1}}, 0},
-		{"quiet until the next", []mark{record(1, 2900, 3300)}, []charged{{window: 1, longest: ms(300), offset: 1}}, ms(100)},
-		{"two windows", []mark{record(1, 1100, 1200), record(2, 3900, 3950)}, []charged{{window: 0, longest: ms(100), offset: 1}, {window: 1, longest: ms(50), offset: 2}}, 0},
-		{"from the probe on", []mark{record(1, 5100, 7300), record(2, 7500, 7600)}, []charged{{window: 2, longest: ms(300), offset: 1}}, 0},
-		{"before the probe", []mark{record(1, 5100, 5200)}, []charged{{window: 2, longest: 0, offset: 1}}, 0},
-		{"checkpoints are no records", []mark{{kind: checker.Checkpoint, stamp: 1500}}, nil, 0},
+		{"all quiet", []mark{record(1, 100, 130), record(2, 2500, 2504)}, nil, ms(30), nil},
+		{"within", []mark{record(1, 1100, 1600), record(2, 1700, 1710)}, []charged{{window: 0, longest: ms(500), offset: 1}}, 0, nil},
+		{"begun before", []mark{record(1, 900, 1250)}, []charged{{window: 0, longest: ms(250), offset: 1}}, ms(100), nil},
+		{"over the end", []mark{record(1, 1900, 2600)}, []charged{{window: 0, longest: ms(700), offset: 1}}, 0, nil},
+		{"over the next beginning", []mark{record(1, 1900, 3300)}, []charged{{window: 0, longest: ms(1100), offset: 1}, {window: 1, longest: ms(300), offset: 1}}, 0, nil},
+		{"quiet until the next", []mark{record(1, 2900, 3300)}, []charged{{window: 1, longest: ms(300), offset: 1}}, ms(100), nil},
+		{"two windows", []mark{record(1, 1100, 1200), record(2, 3900, 3950)}, []charged{{window: 0, longest: ms(100), offset: 1}, {window: 1, longest: ms(50), offset: 2}}, 0, nil},
+		{"from the probe on", []mark{record(1, 5100, 7300), record(2, 7500, 7600)}, []charged{{window: 2, longest: ms(300), offset: 1}}, 0, nil},
+		{"before the probe", []mark{record(1, 5100, 5200)}, []charged{{window: 2, longest: 0, offset: 1}}, 0, nil},
+		{"the plain consumer was late too", []mark{record(1, 1100, 1600), record(2, 1700, 1710)}, []charged{{window: 0, longest: ms(80), offset: 1}}, 0, map[uint32]int64{1: ms(420), 2: ms(50)}},
+		{"quiet, the plain consumer too", []mark{record(1, 100, 130)}, nil, ms(10), map[uint32]int64{1: ms(20)}},
+		{"checkpoints are no records", []mark{{kind: checker.Checkpoint, stamp: 1500}}, nil, 0, nil},
 	} {
-		got, quiet := charge(c.marks, windows)
+		got, quiet := charge(c.marks, windows, func(m *mark) int64 { return c.felt[m.offset] })
 		if !slices.Equal(got, c.want) || quiet != c.quiet {
 			t.Errorf("%s: got %v and %d quiet, want %v and %d", c.name, got, quiet, c.want, c.quiet)
 		}

@@ -3,6 +3,7 @@ package continuity
 import (
 	"context"
 	"fmt"
+	"math"
 	"sort"
 	"sync"
 	"time"
@@ -17,8 +18,27 @@ type probe struct {
 	stop context.CancelFunc
 	done chan struct{}
 
-	mu   sync.Mutex
-	seen []arrival // guarded by mu; in order of at
+	mu     sync.Mutex
+	seen   []arrival        // guarded by mu; in order of at
+	tracks map[int32]*track // guarded by mu; of each partition
+}
+
+// track is how late each record of a partition was.
+type track struct {
+	first int64   // offset
+	late  []int32 // microseconds, from first on; 0 for offsets without a record
+}
+
+// note remembers how late a record was.
+func (t *track) note(offset, late int64) {
+	if len(t.late) == 0 {
+		t.first = offset
+	}
+	if offset < t.first+int64(len(t.late)) {
+		return // read again after a broker's restart: the first arrival counts
+	}
+	t.late = append(t.late, make([]int32, offset-t.first-int64(len(t.late))+1)...)
+	t.late[offset-t.first] = int32(min(max(late, 0), math.MaxInt32)) //nolint:gosec // bounded
 }
 
 // arrival is one answer of the broker: when, and how old its oldest record was.
@@ -31,18 +51,27 @@ func startProbe(brokers []string, topic string) (*probe, error) {
 		return nil, fmt.Errorf("start a probe: %w", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &probe{cl: cl, stop: cancel, done: make(chan struct{})}
+	p := &probe{cl: cl, stop: cancel, done: make(chan struct{}), tracks: make(map[int32]*track)}
 	go func() {
 		defer close(p.done)
 		for ctx.Err() == nil {
 			fetches := cl.PollFetches(ctx)
 			a := arrival{at: time.Now().UnixMicro(), late: -1}
-			fetches.EachRecord(func(r *kgo.Record) { a.late = max(a.late, a.at-r.Timestamp.UnixMicro()) })
+			p.mu.Lock()
+			fetches.EachRecord(func(r *kgo.Record) {
+				late := a.at - r.Timestamp.UnixMicro()
+				a.late = max(a.late, late)
+				t := p.tracks[r.Partition]
+				if t == nil {
+					t = &track{}
+					p.tracks[r.Partition] = t
+				}
+				t.note(r.Offset, late)
+			})
 			if a.late >= 0 {
-				p.mu.Lock()
 				p.seen = append(p.seen, a)
-				p.mu.Unlock()
 			}
+			p.mu.Unlock()
 		}
 	}()
 	return p, nil
@@ -61,6 +90,17 @@ func (p *probe) close() {
 	p.stop()
 	<-p.done
 	p.cl.Close()
+}
+
+// felt is how late a record reached the probe, in microseconds; 0 for one that did not.
+func (p *probe) felt(partition int32, offset int64) int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t := p.tracks[partition]
+	if t == nil || offset < t.first || offset >= t.first+int64(len(t.late)) {
+		return 0
+	}
+	return int64(t.late[offset-t.first])
 }
 
 // after is when the probe received for the first time after t; zero when it has not.

@@ -425,7 +425,7 @@ func (r *Run) tell(f *Fault) {
 		for i > 0 && l.marks[i-1].at() >= w.from {
 			i--
 		}
-		got, _ := charge(l.marks[i:], []window{w})
+		got, _ := charge(l.marks[i:], []window{w}, r.felt)
 		l.mu.Unlock()
 		if len(got) > 0 {
 			all = append(all, got[0].longest)
