@@ -204,7 +204,7 @@ func (rep *Report) section(b *strings.Builder) {
 		if i == 0 {
 			b.WriteString("\n| process | from | to | memory per hour | goroutines per hour | judged |\n|---|---|---|---|---|---|\n")
 		}
-		judged := "no, too short"
+		judged := "no"
 		if s.Judged {
 			judged = fmt.Sprintf("< %.0f %%", Steep)
 		}

@@ -39,7 +39,7 @@ func (rep *Report) String() string {
 	fmt.Fprintf(&b, "the machine: routers and nodes %.0f %%, clients and producers %.0f %%, Kafka and etcd %.0f %%, others %.0f %%; load average %.1f at the beginning, %.1f at the end\n",
 		100*rep.Busy.Product, 100*rep.Busy.Clients, 100*rep.Busy.Backend, 100*rep.Busy.Others, rep.Busy.Loads[0], rep.Busy.Loads[len(rep.Busy.Loads)-1])
 	for _, s := range rep.Slopes {
-		told := "too short a time to judge"
+		told := "not judged"
 		if s.Judged {
 			told = "judged"
 		}

@@ -291,15 +291,17 @@ func loadAverage() float64 {
 // settling is how long a process may grow into its work.
 const settling = 600.0
 
-// slopeOf fits a line to what a process used after the first ten minutes, if that was five minutes or more, and to the
-// second half of its life otherwise, which is told and not judged.
+// slopeOf fits a line to what a process used after the first ten minutes, if that was ten minutes or more, and to the
+// second half of its life otherwise, which is told and not judged. Kafka and etcd are not judged either.
 func slopeOf(p Process, took float64) (Slope, bool) {
 	first, last := p.Samples[0].At, p.Samples[len(p.Samples)-1].At
 	s := Slope{Process: p.Name, From: max(first, settling), To: last}
-	if s.Judged = last-first > 900 && last-s.From >= 300; !s.Judged {
+	long := last-first > 900 && last-s.From >= 600
+	if !long {
 		s.From = first + (last-first)/2
 	}
-	if last-first < took*0.9 && !s.Judged {
+	s.Judged = long && (strings.HasPrefix(p.Name, "router-") || strings.HasPrefix(p.Name, "node-"))
+	if last-first < took*0.9 && !long {
 		return s, false // too short to say anything
 	}
 	var at, rss, goroutines []float64

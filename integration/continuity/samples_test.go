@@ -32,7 +32,7 @@ func TestSlopeIsPercentAnHourOfTheBeginning(t *testing.T) {
 
 func TestOnlyLongLivesAreJudged(t *testing.T) {
 	life := func(from, to float64) Process {
-		p := Process{Name: "p"}
+		p := Process{Name: "node-1"}
 		for s := from; s <= to; s++ {
 			v := int64(1000)
 			if s < settling {
@@ -44,6 +44,11 @@ func TestOnlyLongLivesAreJudged(t *testing.T) {
 	}
 	if s, ok := slopeOf(life(0, 1800), 1800); !ok || !s.Judged || s.From != settling || s.RSS != 0 {
 		t.Errorf("a long life: %+v, %v", s, ok)
+	}
+	broker := life(0, 1800)
+	broker.Name = "kafka"
+	if s, ok := slopeOf(broker, 1800); !ok || s.Judged || s.From != settling {
+		t.Errorf("somebody else's long life: %+v, %v, want it told and not judged", s, ok)
 	}
 	if s, ok := slopeOf(life(0, 590), 600); !ok || s.Judged || s.From != 295 {
 		t.Errorf("a whole run of ten minutes: %+v, %v, want it told and not judged", s, ok)
