@@ -208,7 +208,7 @@ func (c *client) checkHello(m message, t *topic) {
 	for _, at := range m.at.list {
 		before, ok := c.at.next(at.Partition)
 		known = known || ok
-		if !ok || at.Next <= before || m.resumed {
+		if !ok || at.Next <= before || at.Next == router.Done || m.resumed {
 			continue // complete finds what is not as it should be
 		}
 		further = true

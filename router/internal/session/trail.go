@@ -80,6 +80,7 @@ func (f *Feed) settleOn(now time.Time, topicID [16]byte, path []Stage, partition
 		model.pending = false
 		t := f.start(path)
 		t.greeted, t.pending, t.reached, t.done = true, c.pending, plan.Reached, plan.Done
+		t.beatAt = c.heardAt // what the client heard last counts on: the topic's return told it nothing
 		for _, p := range plan.Lanes {
 			model.partition, model.next = p.Partition, p.Start.Value
 			t.add(model).greeted = true
