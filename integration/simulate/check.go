@@ -212,8 +212,10 @@ func (c *client) checkHello(m message, t *topic) {
 			continue // complete finds what is not as it should be
 		}
 		further = true
-		if reach := w.outOfReach(t.parts[at.Partition]); at.Next > reach {
-			w.fail(c.id, "%s: the cursor was %v, and everything from %d on is within reach", m, c.at.list, reach)
+		// Until the hello one partition may have gone on over what is not the key's while another was asked for.
+		p := t.parts[at.Partition]
+		if o := p.missing(c.key, max(before, w.outOfReach(p)), at.Next); o >= 0 {
+			w.fail(c.id, "%s: the cursor was %v, and record %d of partition %d is within reach", m, c.at.list, o, at.Partition)
 		}
 		c.base[at.Partition] = max(c.base[at.Partition], at.Next)
 	}
