@@ -71,9 +71,7 @@ func readPartition(ctx context.Context, cl *kgo.Client, topic string, id int32, 
 			return fmt.Errorf("read up to %d of %d: %w", next, part.End, context.Cause(ctx))
 		case err != nil && failures < 100 && (kerr.IsRetriable(err) || kgo.IsRetryableBrokerErr(err)):
 			failures++ // a leader that moves or restarts
-			if err := wait(ctx, 50*time.Millisecond); err != nil {
-				return err
-			}
+			pause(ctx, 50*time.Millisecond)
 			continue
 		case err != nil:
 			return fmt.Errorf("read up to %d of %d: %w", next, part.End, err)
@@ -145,17 +143,6 @@ func fetchPiece(ctx context.Context, cl *kgo.Client, topic string, id int32, fro
 		}
 	}
 	return nil, errors.New("fetch: the answer lacks the partition")
-}
-
-func wait(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }
 
 func sumRecord(r *kgo.Record) uint32 {
