@@ -175,7 +175,12 @@ func (s *storm) compareLive(calm, rounds []recovery) {
 		}
 	}
 	if len(before) == 0 {
-		s.t.Log("the machine was too busy in every round to judge live delays")
+		const busyAlways = "the machine was too busy in every round to judge live delays"
+		if s.judgesFigures() {
+			s.t.Error(busyAlways) // whoever asked for figures has none
+		} else {
+			s.t.Log(busyAlways)
+		}
 		return
 	}
 	slices.Sort(before)
