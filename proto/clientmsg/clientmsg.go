@@ -34,8 +34,27 @@ const (
 	TypeGoAway     = "goaway"
 	TypeExpiring   = "expiring"
 
-	TypeResume = "resume"
-	TypeAuth   = "auth"
+	// On sockets with several keys only.
+	TypeSubscribed   = "subscribed"
+	TypeUnsubscribed = "unsubscribed"
+	TypeRefused      = "refused"
+
+	TypeResume      = "resume"
+	TypeAuth        = "auth"
+	TypeSubscribe   = "subscribe"
+	TypeUnsubscribe = "unsubscribe"
+)
+
+// Why a subscribe or unsubscribe was refused. The socket and its other keys go on.
+const (
+	RefusedSingle      = "single"      // the socket is one for a single key: connect with several=true
+	RefusedForbidden   = "forbidden"   // the client's credentials do not name the key
+	RefusedTooMany     = "too_many"    // the socket has as many keys as the operator allows
+	RefusedAlready     = "already"     // the key is followed
+	RefusedUnknown     = "unknown"     // the key is not followed
+	RefusedCursor      = "cursor"      // the cursor cannot be read, or is not of this key
+	RefusedBadRequest  = "bad_request" // key or from make no sense
+	RefusedUnavailable = "unavailable" // not now: try again in a moment
 )
 
 // MaxNesting is how deep a value may nest arrays and objects and still be embedded as JSON. Deeper ones go as
@@ -56,6 +75,49 @@ func AppendHello[C string | []byte](dst []byte, cursor C, key []byte, resumed bo
 	dst = strconv.AppendBool(dst, resumed)
 	dst = append(dst, `,"heartbeat_ms":`...)
 	dst = strconv.AppendInt(dst, heartbeat.Milliseconds(), 10)
+	return append(dst, '}')
+}
+
+// AppendHelloSeveral appends the hello message of a socket with several keys: so many are followed from the start, and
+// each is announced by a subscribed message of its own.
+func AppendHelloSeveral(dst []byte, keys int, heartbeat time.Duration) []byte {
+	dst = append(dst, `{"type":"hello","keys":`...)
+	dst = strconv.AppendInt(dst, int64(keys), 10)
+	dst = append(dst, `,"heartbeat_ms":`...)
+	dst = strconv.AppendInt(dst, heartbeat.Milliseconds(), 10)
+	return append(dst, '}')
+}
+
+// AppendSubscribed appends the message that a key is live from the cursor on, which is the key's own.
+func AppendSubscribed[C string | []byte](dst []byte, cursor C, key []byte, resumed bool) []byte {
+	dst = append(dst, `{"type":"subscribed"`...)
+	dst = appendCursor(dst, cursor)
+	dst = appendKey(dst, key)
+	dst = append(dst, `,"resumed":`...)
+	dst = strconv.AppendBool(dst, resumed)
+	return append(dst, '}')
+}
+
+// AppendUnsubscribed appends the message that nothing more comes of a key. The cursor is where it would go on, left out
+// if it was not live yet.
+func AppendUnsubscribed[C string | []byte](dst []byte, cursor C, key []byte) []byte {
+	dst = append(dst, `{"type":"unsubscribed"`...)
+	dst = appendCursor(dst, cursor)
+	dst = appendKey(dst, key)
+	return append(dst, '}')
+}
+
+// AppendRefused appends the answer to a subscribe or unsubscribe, of says which, that cannot be granted. The detail is
+// for people and must be valid UTF-8.
+func AppendRefused(dst []byte, of string, key []byte, reason, detail string) []byte {
+	dst = append(dst, `{"type":"refused","of":"`...)
+	dst = append(dst, of...)
+	dst = append(dst, '"')
+	dst = appendKey(dst, key)
+	dst = append(dst, `,"reason":"`...)
+	dst = append(dst, reason...)
+	dst = append(dst, `","detail":`...)
+	dst = appendString(dst, []byte(detail))
 	return append(dst, '}')
 }
 
@@ -103,11 +165,35 @@ func AppendCheckpoint[C string | []byte](dst []byte, cursor C) []byte {
 	return append(dst, '}')
 }
 
+// AppendCheckpointSeveral appends the checkpoint of all keys of a socket. So many of them wait for a node; 0 is left
+// out, and so is an empty cursor, as long as no key is live.
+func AppendCheckpointSeveral[C string | []byte](dst []byte, cursor C, waiting int) []byte {
+	dst = append(dst, `{"type":"checkpoint"`...)
+	dst = appendCursor(dst, cursor)
+	if waiting > 0 {
+		dst = append(dst, `,"waiting":`...)
+		dst = strconv.AppendInt(dst, int64(waiting), 10)
+	}
+	return append(dst, '}')
+}
+
+// AppendGapOf appends the gap message of one key of several; the cursor is that of all of them.
+func AppendGapOf[C string | []byte](dst []byte, cursor C, key []byte, partition int32, from, to int64, reason link.GapReason) []byte {
+	dst = append(dst, `{"type":"gap"`...)
+	dst = appendCursor(dst, cursor)
+	dst = appendKey(dst, key)
+	return appendGap(dst, partition, from, to, reason)
+}
+
 // AppendGap appends the gap message: the records of the partition in [from, to) can no longer be delivered.
 // A negative from is not known and left out.
 func AppendGap[C string | []byte](dst []byte, cursor C, partition int32, from, to int64, reason link.GapReason) []byte {
 	dst = append(dst, `{"type":"gap"`...)
 	dst = appendCursor(dst, cursor)
+	return appendGap(dst, partition, from, to, reason)
+}
+
+func appendGap(dst []byte, partition int32, from, to int64, reason link.GapReason) []byte {
 	dst = append(dst, `,"reason":"`...)
 	dst = append(dst, reason.String()...)
 	dst = append(dst, `","partition":`...)
@@ -153,6 +239,26 @@ func AppendResume[C string | []byte](dst []byte, cursor C) []byte {
 func AppendAuth[T string | []byte](dst []byte, token T) []byte {
 	dst = append(dst, `{"type":"auth","token":`...)
 	dst = appendString(dst, []byte(token))
+	return append(dst, '}')
+}
+
+// AppendSubscribe appends the control message that asks for a key more, from a cursor of it or, with an empty one, from
+// where from says ("" is the end).
+func AppendSubscribe[C string | []byte](dst []byte, key []byte, cursor C, from string) []byte {
+	dst = append(dst, `{"type":"subscribe"`...)
+	dst = appendCursor(dst, cursor)
+	dst = appendKey(dst, key)
+	if from != "" {
+		dst = append(dst, `,"from":`...)
+		dst = appendString(dst, []byte(from))
+	}
+	return append(dst, '}')
+}
+
+// AppendUnsubscribe appends the control message that asks for a key less.
+func AppendUnsubscribe(dst, key []byte) []byte {
+	dst = append(dst, `{"type":"unsubscribe"`...)
+	dst = appendKey(dst, key)
 	return append(dst, '}')
 }
 

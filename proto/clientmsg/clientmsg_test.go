@@ -71,6 +71,18 @@ func TestMessagesAreFrozen(t *testing.T) {
 	add("resume", clientmsg.AppendResume(nil, cur))
 	add("auth", clientmsg.AppendAuth(nil, "ey\"J"))
 	add("expiring", clientmsg.AppendExpiring(nil, 20*time.Second))
+	add("hello-several-keys", clientmsg.AppendHelloSeveral(nil, 50, 15*time.Second))
+	add("subscribed", clientmsg.AppendSubscribed(nil, cur, []byte("alice"), true))
+	add("unsubscribed", clientmsg.AppendUnsubscribed(nil, cur, []byte("alice")))
+	add("unsubscribed-before-it-was-live", clientmsg.AppendUnsubscribed(nil, "", []byte("\xff")))
+	add("refused", clientmsg.AppendRefused(nil, clientmsg.TypeSubscribe, []byte("alice"), clientmsg.RefusedTooMany, "there are \"100\""))
+	add("checkpoint-several-keys", clientmsg.AppendCheckpointSeveral(nil, cur, 0))
+	add("checkpoint-some-wait", clientmsg.AppendCheckpointSeveral(nil, cur, 3))
+	add("checkpoint-none-live", clientmsg.AppendCheckpointSeveral(nil, "", 50))
+	add("gap-of-a-key", clientmsg.AppendGapOf(nil, cur, []byte("alice"), 3, 10, 4711, link.GapRetention))
+	add("subscribe", clientmsg.AppendSubscribe(nil, []byte("alice"), cur, ""))
+	add("subscribe-from", clientmsg.AppendSubscribe(nil, []byte("\xff"), "", "earliest"))
+	add("unsubscribe", clientmsg.AppendUnsubscribe(nil, []byte("alice")))
 	golden.Check(t, "testdata/clientmsg.golden", got)
 	for name, msg := range messages {
 		if !json.Valid(msg) || !utf8.Valid(msg) {
@@ -126,6 +138,24 @@ func TestMessagesAreReadAsTheyWereWritten(t *testing.T) {
 		})},
 		"expiring": {clientmsg.AppendExpiring(nil, 1500*time.Microsecond), with(func(m *clientmsg.Message) {
 			m.Type, m.Cursor, m.ExpiresIn = clientmsg.TypeExpiring, "", time.Millisecond
+		})},
+		"hello several": {clientmsg.AppendHelloSeveral(nil, 50, time.Second), with(func(m *clientmsg.Message) {
+			m.Type, m.Cursor, m.Several, m.Keys, m.Heartbeat = clientmsg.TypeHello, "", true, 50, time.Second
+		})},
+		"subscribed": {clientmsg.AppendSubscribed(nil, cur, []byte("\xff"), true), with(func(m *clientmsg.Message) {
+			m.Type, m.Key, m.Resumed = clientmsg.TypeSubscribed, []byte("\xff"), true
+		})},
+		"unsubscribed": {clientmsg.AppendUnsubscribed(nil, cur, []byte("a")), with(func(m *clientmsg.Message) {
+			m.Type, m.Key = clientmsg.TypeUnsubscribed, []byte("a")
+		})},
+		"refused": {clientmsg.AppendRefused(nil, clientmsg.TypeSubscribe, []byte("a"), clientmsg.RefusedAlready, "\"x\""), with(func(m *clientmsg.Message) {
+			m.Type, m.Cursor, m.Of, m.Key, m.Reason, m.Detail = clientmsg.TypeRefused, "", clientmsg.TypeSubscribe, []byte("a"), clientmsg.RefusedAlready, "\"x\""
+		})},
+		"some wait": {clientmsg.AppendCheckpointSeveral(nil, cur, 3), with(func(m *clientmsg.Message) {
+			m.Type, m.Waiting = clientmsg.TypeCheckpoint, 3
+		})},
+		"gap of a key": {clientmsg.AppendGapOf(nil, cur, []byte("a"), 3, -1, 7, link.GapTopic), with(func(m *clientmsg.Message) {
+			m.Type, m.Key, m.Reason, m.Partition, m.To = clientmsg.TypeGap, []byte("a"), "topic", 3, 7
 		})},
 		"expired":                 {clientmsg.AppendExpiring(nil, -time.Second), with(func(m *clientmsg.Message) { m.Type, m.Cursor = clientmsg.TypeExpiring, "" })},
 		"unknown type and fields": {[]byte(` { "type" : "news" , "x":[{}], "" : null } `), with(func(m *clientmsg.Message) { m.Type, m.Cursor = "news", "" })},
@@ -218,33 +248,46 @@ func TestMalformedMessagesAreRefused(t *testing.T) {
 
 func TestControlMessages(t *testing.T) {
 	for msg, want := range map[string]clientmsg.Control{
-		`{"type":"resume","cursor":"AQ"}`:                         {Type: clientmsg.TypeResume, Cursor: "AQ"},
-		` {"cursor":"AQ","more":{"a":[]},"type":"resume"} `:       {Type: clientmsg.TypeResume, Cursor: "AQ"},
-		`{"type":"auth","token":"a.b.c"}`:                         {Type: clientmsg.TypeAuth, Token: "a.b.c"},
-		`{"type":"auth","token":"a.b.c","cursor":"AQ"}`:           {Type: clientmsg.TypeAuth, Token: "a.b.c"},
-		string(clientmsg.AppendResume(nil, []byte(cur))):          {Type: clientmsg.TypeResume, Cursor: cur},
-		string(clientmsg.AppendAuth(nil, "\"\\\n\u2028\x00 tok")): {Type: clientmsg.TypeAuth, Token: "\"\\\n\u2028\x00 tok"},
+		`{"type":"resume","cursor":"AQ"}`:                              {Type: clientmsg.TypeResume, Cursor: "AQ"},
+		` {"cursor":"AQ","more":{"a":[]},"type":"resume"} `:            {Type: clientmsg.TypeResume, Cursor: "AQ"},
+		`{"type":"auth","token":"a.b.c"}`:                              {Type: clientmsg.TypeAuth, Token: "a.b.c"},
+		`{"type":"auth","token":"a.b.c","cursor":"AQ"}`:                {Type: clientmsg.TypeAuth, Token: "a.b.c"},
+		`{"type":"auth","token":"a","key":7,"from":[]}`:                {Type: clientmsg.TypeAuth, Token: "a"},
+		`{"type":"subscribe","key":"a"}`:                               {Type: clientmsg.TypeSubscribe, Key: []byte("a")},
+		`{"type":"subscribe","key":""}`:                                {Type: clientmsg.TypeSubscribe, Key: []byte{}},
+		`{"type":"subscribe","key_b64":"_-8","from":"5"}`:              {Type: clientmsg.TypeSubscribe, Key: []byte{0xff, 0xef}, From: "5"},
+		`{"type":"unsubscribe","key":"a","cursor":"b","from":7}`:       {Type: clientmsg.TypeUnsubscribe, Key: []byte("a")},
+		string(clientmsg.AppendUnsubscribe(nil, []byte("\xff\xfe"))):   {Type: clientmsg.TypeUnsubscribe, Key: []byte("\xff\xfe")},
+		string(clientmsg.AppendSubscribe(nil, []byte("a\n"), cur, "")): {Type: clientmsg.TypeSubscribe, Key: []byte("a\n"), Cursor: cur},
+		string(clientmsg.AppendResume(nil, []byte(cur))):               {Type: clientmsg.TypeResume, Cursor: cur},
+		string(clientmsg.AppendAuth(nil, "\"\\\n\u2028\x00 tok")):      {Type: clientmsg.TypeAuth, Token: "\"\\\n\u2028\x00 tok"},
 	} {
-		if got, err := clientmsg.ParseControl([]byte(msg)); err != nil || got != want {
+		if got, err := clientmsg.ParseControl([]byte(msg)); err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: got %+v, %v; want %+v", msg, got, err, want)
 		}
 	}
 	for msg, want := range map[string]string{
-		``:                                       "not a JSON object",
-		`hello`:                                  "not a JSON object",
-		`{}`:                                     "it has no type",
-		`{"type":"resume"}`:                      "resume needs a cursor",
-		`{"type":"auth","cursor":"AQ"}`:          "auth needs a token",
-		`{"type":"publish","token":"a"}`:         `unknown type "publish"`,
-		`{"type":"resume","cursor":7}`:           "cursor: ",
-		`{"type":"resume","cursor":null}`:        "resume needs a cursor",
-		`{"type":["resume"],"cursor":"AQ"}`:      "type: ",
-		"{\"type\":\"auth\",\"token\":\"\xff\"}": "not UTF-8",
+		``:                                     "not a JSON object",
+		`hello`:                                "not a JSON object",
+		`{}`:                                   "it has no type",
+		`{"type":"resume"}`:                    "resume needs a cursor",
+		`{"type":"auth","cursor":"AQ"}`:        "auth needs a token",
+		`{"type":"publish","token":"a"}`:       `unknown type "publish"`,
+		`{"type":"subscribe"}`:                 "subscribe needs a key",
+		`{"type":"unsubscribe","cursor":"AQ"}`: "unsubscribe needs a key",
+		`{"type":"subscribe","key":"a","key_b64":"YQ"}`:                  "not both",
+		`{"type":"subscribe","key":null}`:                                "key: ",
+		`{"type":"subscribe","key_b64":"***"}`:                           "key: ",
+		`{"type":"subscribe","key":"a","from":7}`:                        "from: ",
+		`{"type":"resume","cursor":7}`:                                   "cursor: ",
+		`{"type":"resume","cursor":null}`:                                "resume needs a cursor",
+		`{"type":["resume"],"cursor":"AQ"}`:                              "type: ",
+		"{\"type\":\"auth\",\"token\":\"\xff\"}":                         "not UTF-8",
 		`{"type":"auth","token":"` + strings.Repeat("a", 1<<17) + `"}`:   "more than 131072",
 		`{"type":"auth","token":"a","x":` + deep(clientmsg.MaxNesting+1): "not a JSON object",
 	} {
 		got, err := clientmsg.ParseControl([]byte(msg))
-		if err == nil || !strings.Contains(err.Error(), want) || got != (clientmsg.Control{}) {
+		if err == nil || !strings.Contains(err.Error(), want) || !reflect.DeepEqual(got, clientmsg.Control{}) {
 			t.Errorf("%.60s: got %+v, error %v; want one that says %q", msg, got, err, want)
 		}
 	}
@@ -328,6 +371,8 @@ func FuzzParse(f *testing.F) {
 func FuzzParseControl(f *testing.F) {
 	f.Add([]byte(`{"type":"resume","cursor":"AQ"}`))
 	f.Add([]byte(`{"type":"auth","token":"a.b.c"}`))
+	f.Add([]byte(`{"type":"subscribe","key":"a","cursor":"AQ","from":"latest"}`))
+	f.Add([]byte(`{"type":"unsubscribe","key_b64":"_-8="}`))
 	f.Fuzz(func(t *testing.T, msg []byte) {
 		c, err := clientmsg.ParseControl(msg)
 		if err != nil {
@@ -336,7 +381,18 @@ func FuzzParseControl(f *testing.F) {
 			}
 			return
 		}
-		if !json.Valid(msg) || (c.Type != clientmsg.TypeResume && c.Type != clientmsg.TypeAuth) || (c.Cursor == "") == (c.Token == "") {
+		ok := json.Valid(msg)
+		switch c.Type {
+		case clientmsg.TypeResume, clientmsg.TypeAuth:
+			ok = ok && (c.Cursor == "") != (c.Token == "") && c.Key == nil && c.From == ""
+		case clientmsg.TypeUnsubscribe:
+			ok = ok && c.Key != nil && c.From == "" && c.Cursor == "" && c.Token == ""
+		case clientmsg.TypeSubscribe:
+			ok = ok && c.Key != nil && c.Token == ""
+		default:
+			ok = false
+		}
+		if !ok {
 			t.Fatalf("%q was read as %+v", msg, c)
 		}
 	})

@@ -47,7 +47,12 @@ type Message struct {
 	Form       Form
 	Tombstone  bool
 	Reason     string
-	From       int64 // -1 when not known
+	Of         string // what a refused message answers
+	Detail     string // of a refused message, for people
+	Several    bool   // of hello: the socket is one with several keys
+	Keys       int32  // of that hello: how many are followed from the start
+	Waiting    int32  // of its checkpoints: how many keys wait for a node
+	From       int64  // -1 when not known
 	To         int64
 	RetryAfter time.Duration
 	ExpiresIn  time.Duration
@@ -55,9 +60,11 @@ type Message struct {
 
 // Control is what a client sent.
 type Control struct {
-	Type   string // TypeResume or TypeAuth
-	Cursor string // of TypeResume
+	Type   string // TypeResume, TypeAuth, TypeSubscribe or TypeUnsubscribe
+	Cursor string // of TypeResume, and of TypeSubscribe, where "" is none
 	Token  string // of TypeAuth
+	Key    []byte // of TypeSubscribe and TypeUnsubscribe, never nil there
+	From   string // of TypeSubscribe, "" for none
 }
 
 // Parse reads one message from a router. Unknown fields are ignored, and a message of an unknown type is no
@@ -106,6 +113,15 @@ func Parse(msg []byte) (Message, error) {
 			return json.Unmarshal(raw, &m.Tombstone)
 		case "reason":
 			return str(raw, &m.Reason)
+		case "of":
+			return str(raw, &m.Of)
+		case "detail":
+			return str(raw, &m.Detail)
+		case "keys":
+			m.Several = true
+			return number(raw, &m.Keys)
+		case "waiting":
+			return number(raw, &m.Waiting)
 		case "from":
 			return number(raw, &m.From)
 		case "to":
@@ -132,6 +148,7 @@ func Parse(msg []byte) (Message, error) {
 // ParseControl reads one message from a client. Unknown fields are ignored, unknown types refused.
 func ParseControl(msg []byte) (Control, error) {
 	var c Control
+	var key, key64, from []byte // read only where they mean something
 	if len(msg) > MaxControl {
 		return c, fmt.Errorf("%w: %d bytes, more than %d", ErrMalformed, len(msg), MaxControl)
 	}
@@ -143,6 +160,12 @@ func ParseControl(msg []byte) (Control, error) {
 			return str(raw, &c.Cursor)
 		case "token":
 			return str(raw, &c.Token)
+		case "key":
+			key = raw
+		case "key_b64":
+			key64 = raw
+		case "from":
+			from = raw
 		}
 		return nil
 	})
@@ -153,6 +176,19 @@ func ParseControl(msg []byte) (Control, error) {
 		return Control{Type: c.Type, Cursor: c.Cursor}, nil
 	case c.Type == TypeAuth && c.Token != "":
 		return Control{Type: c.Type, Token: c.Token}, nil
+	case c.Type == TypeSubscribe, c.Type == TypeUnsubscribe:
+		if c.Key, err = controlKey(c.Type, key, key64); err != nil {
+			return Control{}, err
+		}
+		if c.Type == TypeUnsubscribe {
+			return Control{Type: c.Type, Key: c.Key}, nil
+		}
+		if from != nil {
+			if err := str(from, &c.From); err != nil {
+				return Control{}, fmt.Errorf("%w: from: %w", ErrMalformed, err)
+			}
+		}
+		return Control{Type: c.Type, Key: c.Key, Cursor: c.Cursor, From: c.From}, nil
 	case c.Type == TypeResume:
 		return Control{}, fmt.Errorf("%w: resume needs a cursor", ErrMalformed)
 	case c.Type == TypeAuth:
@@ -161,6 +197,27 @@ func ParseControl(msg []byte) (Control, error) {
 		return Control{}, fmt.Errorf("%w: it has no type", ErrMalformed)
 	}
 	return Control{}, fmt.Errorf("%w: unknown type %.40q", ErrMalformed, c.Type)
+}
+
+// controlKey reads the key that a message is about.
+func controlKey(of string, key, key64 []byte) (k []byte, err error) {
+	switch {
+	case key != nil && key64 != nil:
+		return nil, fmt.Errorf("%w: %s has either key or key_b64, not both", ErrMalformed, of)
+	case key != nil:
+		err = text(key, &k)
+	case key64 != nil:
+		var s string
+		if err = str(key64, &s); err == nil {
+			k, err = DecodeKey(s)
+		}
+	default:
+		return nil, fmt.Errorf("%w: %s needs a key", ErrMalformed, of)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: key: %w", ErrMalformed, err)
+	}
+	return k, nil
 }
 
 // DecodeKey reads ?key_b64= or "key_b64": base64 in the standard or the URL alphabet, padded or not.

@@ -1,6 +1,9 @@
 // Package cursor is the text that a client keeps in order to continue where it was. To clients it is opaque.
 // It names the topic's id and, per client key, the next offset of every partition the key lives in.
 //
+// A client with several keys may join cursors with dots, the newest last: that of all its keys, as a checkpoint brings
+// it, and those that records brought since. The parts stand for themselves, so that they may be of several topic ids.
+//
 // A cursor is versioned, and checksummed against accidents. It is not signed: whoever makes one up gets no
 // record that its key is not entitled to, because the key comes from the client's credentials.
 package cursor
@@ -12,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"strings"
 )
 
 // The binary form, before base64url without padding:
@@ -87,8 +91,11 @@ func (c Cursor) For(key []byte) (Feed, bool) {
 
 // Encode returns the text of c. Numbers must not be negative, and Decode refuses what is longer than MaxLen
 // or has no feed or a feed without positions; the caller bounds the keys of a client.
-func Encode(c Cursor) string {
-	raw := appendHeader(make([]byte, 0, maxSingleRaw), c.TopicID, len(c.Feeds))
+func Encode(c Cursor) string { return string(Append(nil, c)) }
+
+// Append appends the text of c, as Encode makes it.
+func Append(dst []byte, c Cursor) []byte {
+	raw := appendHeader(make([]byte, 0, maxSingleRaw*len(c.Feeds)), c.TopicID, len(c.Feeds))
 	for _, f := range c.Feeds {
 		raw = appendFeed(raw, f.Key, len(f.Positions))
 		for _, p := range f.Positions {
@@ -96,7 +103,7 @@ func Encode(c Cursor) string {
 		}
 	}
 	raw = binary.BigEndian.AppendUint32(raw, checksum(raw))
-	return base64.RawURLEncoding.EncodeToString(raw)
+	return base64.RawURLEncoding.AppendEncode(dst, raw)
 }
 
 // AppendSingle appends the text of a cursor with one key in one partition. It equals Encode of the same, and
@@ -134,6 +141,36 @@ func appendPosition(raw []byte, partition int32, next int64, epoch int32) []byte
 }
 
 func checksum(raw []byte) uint32 { return crc32.Checksum(raw, crc32.MakeTable(crc32.Castagnoli)) }
+
+// Joint stands between the cursors of a list.
+const Joint = '.'
+
+// DecodeList reads cursors that are joined with dots: what a client with several keys comes back with. The last one
+// that names a key counts for it, see Of. The whole is no longer than MaxLen. Its errors are Decode's.
+func DecodeList(s string) ([]Cursor, error) {
+	if len(s) > MaxLen {
+		return nil, fmt.Errorf("%w: %d characters, more than %d", ErrMalformed, len(s), MaxLen)
+	}
+	list := make([]Cursor, 0, 1)
+	for text := range strings.SplitSeq(s, string(Joint)) {
+		c, err := Decode(text)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, c)
+	}
+	return list, nil
+}
+
+// Of is where a list continues a client key, and in which topic; false when none of its cursors names the key.
+func Of(list []Cursor, key []byte) (topicID [16]byte, f Feed, ok bool) {
+	for i := len(list) - 1; i >= 0; i-- {
+		if f, ok = list[i].For(key); ok {
+			return list[i].TopicID, f, true
+		}
+	}
+	return topicID, f, false
+}
 
 // Decode reads the text of a cursor. Its errors wrap ErrMalformed, ErrVersion or ErrChecksum.
 func Decode(s string) (Cursor, error) {

@@ -112,6 +112,36 @@ func TestCursorIsBoundToItsKey(t *testing.T) {
 	}
 }
 
+func TestTheLastOfAListCounts(t *testing.T) {
+	both := single("alice", 3, 10, 0)
+	both.Feeds = append(both.Feeds, single("bob", 5, 20, 0).Feeds...)
+	newer, other := single("alice", 3, 11, 0), single("bob", 5, 7, 0)
+	other.TopicID[0]++
+	list, err := cursor.DecodeList(cursor.Encode(both) + "." + cursor.Encode(newer) + "." + cursor.Encode(other))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		key     string
+		topicID [16]byte
+		next    int64
+	}{{"alice", topicID(), 11}, {"bob", other.TopicID, 7}} {
+		if id, f, ok := cursor.Of(list, []byte(tt.key)); !ok || id != tt.topicID || f.Positions[0].Next != tt.next {
+			t.Errorf("%s: %x %+v, %v", tt.key, id, f, ok)
+		}
+	}
+	if _, _, ok := cursor.Of(list, []byte("carol")); ok {
+		t.Error("a key that no part names was let in")
+	}
+	text := cursor.Encode(newer)
+	for _, bad := range []string{"", ".", text + ".", "." + text, text + ".." + text, text + ".x", text + "," + text,
+		strings.Repeat(text+".", cursor.MaxLen/len(text)) + text} {
+		if list, err := cursor.DecodeList(bad); err == nil {
+			t.Errorf("%.200q was read as %+v", bad, list)
+		}
+	}
+}
+
 func TestAThousandKeysFit(t *testing.T) {
 	c := cursor.Cursor{TopicID: topicID()}
 	for i := range 1000 {
@@ -235,6 +265,29 @@ func FuzzDecode(f *testing.F) {
 		}
 		if again := cursor.Encode(c); again != in {
 			t.Fatalf("two texts for one cursor: %q and %q", in, again)
+		}
+	})
+}
+
+func FuzzDecodeList(f *testing.F) {
+	one, two := cursor.Encode(single("alice", 3, 4711, 0)), cursor.Encode(random(rand.New(rand.NewPCG(4, 1))))
+	for _, s := range []string{"", ".", one, one + "." + two, two + "." + one + "." + one, one + "."} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, in string) {
+		list, err := cursor.DecodeList(in)
+		if err != nil {
+			return
+		}
+		var texts []string
+		for _, c := range list {
+			texts = append(texts, cursor.Encode(c))
+		}
+		if again := strings.Join(texts, "."); again != in {
+			t.Fatalf("two texts for one list: %q and %q", in, again)
+		}
+		if _, f, ok := cursor.Of(list, []byte("alice")); ok && f.Key != cursor.Hash([]byte("alice")) {
+			t.Fatalf("the feed of %x for alice", f.Key)
 		}
 	})
 }
