@@ -108,6 +108,10 @@ generate: ## code from the link protocol's schema
 readme: ## the parts of README.md that are made from the code
 	$(GO) run ./integration/cmd/readme
 
+.PHONY: client-size
+client-size: ## how large the JavaScript client is: as served, and as gzip makes it
+	@printf 'client.js: %d bytes, %d with gzip -9\n' $$(wc -c <pkg/clientjs/client.js) $$(gzip -9cn pkg/clientjs/client.js | wc -c)
+
 .PHONY: images
 images: build ## local container images of router, wsnode, Kafka and etcd; prints the variables that compose reads
 	@deploy/local/images.sh

@@ -89,6 +89,9 @@ func (e *Edge) Refuse() { e.refused.Store(true) }
 
 // ServeHTTP implements http.Handler. It returns right after the upgrade, so that net/http frees what it holds.
 func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if e.script(w, r) {
+		return
+	}
 	req, err := e.check(r)
 	if err != nil {
 		e.refuse(w, r, err)

@@ -1,0 +1,581 @@
+// Receives the records of a client key from Pointsman's routers, over as many connections as it takes:
+//
+//   for await (const record of connect("wss://example.com", { key: "alice", storage })) show(record.value);
+//
+// For browsers and Node 18 or newer, without dependencies. README.md beside this file explains every option;
+// docs/protocol.md in the repository is what it speaks.
+
+const path = "/v1/ws";
+const subprotocol = "pointsman.json.v1";
+const bearer = "pointsman.bearer.";
+const firstSilence = 30_000; // ms, before the router has announced its heartbeat
+const patience = 1.5; // heartbeats
+const mostPatience = 24;
+const standstill = 1_000; // ms by which a timer is late when this program, and not the router, stood still
+const grace = 2_000; // ms for what arrived meanwhile to be heard
+const longCursor = 1_500; // above, it goes as a message: proxies bound request lines
+
+/** What the router's close codes mean, and whether to connect again. Unknown codes ask for it: a router may be newer. */
+export const closeCodes = Object.freeze({
+  1000: { name: "normal", retry: false },
+  1001: { name: "going_away", retry: true },
+  1002: { name: "protocol_error", retry: false },
+  1003: { name: "unsupported_data", retry: false },
+  1006: { name: "abnormal", retry: true },
+  1007: { name: "invalid_data", retry: false },
+  1008: { name: "policy", retry: false },
+  1009: { name: "too_big", retry: false },
+  1011: { name: "internal", retry: true },
+  1012: { name: "service_restart", retry: true },
+  1013: { name: "try_again_later", retry: true },
+  4000: { name: "bad_cursor", retry: false },
+  4001: { name: "bad_request", retry: false },
+  4002: { name: "foreign_cursor", retry: false },
+  4003: { name: "raw_gap", retry: false },
+  4004: { name: "slow_client", retry: true },
+  4005: { name: "shed", retry: true },
+  4006: { name: "dead_peer", retry: true },
+  4007: { name: "control_timeout", retry: true },
+  4008: { name: "credentials_expired", retry: true },
+  4009: { name: "credentials_refused", retry: false },
+  4010: { name: "topic_changed", retry: true },
+});
+
+/** Why a connection ended or could not be made. code is a close code, status an HTTP status; 0 for none. */
+export class PointsmanError extends Error {
+  constructor(message, { code = 0, status = 0, reason = "", retry = true, retryAfter = 0, cause } = {}) {
+    super(message, cause === undefined ? undefined : { cause });
+    Object.assign(this, { name: "PointsmanError", code, status, reason, retry, retryAfter });
+  }
+}
+
+/** Makes a stream of records. It connects when the first record is asked for. */
+export function connect(url, options = {}) {
+  return new Stream(url, options);
+}
+
+// Position is what was received: the cursor to reconnect with, and what lies below it.
+class Position {
+  constructor(cursor) {
+    this.cursor = cursor;
+    this.next = new Map(); // partition and key -> the lowest offset that is new
+  }
+
+  // take applies a message: the cursor that holds after it, and whether it repeats a record.
+  take(m, asked) {
+    switch (m.type) {
+      case "record": {
+        const feed = `${m.partition} ${m.key ?? ""} ${m.key_b64 ?? ""}`;
+        if (m.offset < this.next.get(feed)) return { repeat: true };
+        this.next.set(feed, m.offset + 1);
+        // With several keys on the socket this is the cursor of one of them; the others would be lost.
+        if (m.key !== undefined || m.key_b64 !== undefined) return {};
+        break;
+      }
+      case "hello":
+        // The gap that follows moves the cursor. Should the connection break before it, the next one must be
+        // told of the gap again.
+        if (asked && !m.resumed) return {};
+        break;
+      case "gap": // after these two, offsets come a second time and are other records
+        if (m.reason === "topic") this.next.clear();
+        if (m.reason === "truncated") {
+          for (const [feed, next] of this.next) {
+            if (feed.startsWith(`${m.partition} `)) this.next.set(feed, Math.min(next, m.to));
+          }
+        }
+    }
+    if (m.cursor) this.cursor = m.cursor;
+    return { cursor: m.cursor };
+  }
+}
+
+class Stream {
+  #urls;
+  #options;
+  #position; // of what was received; #cursor is that of what the program has done with
+  #cursor;
+  #queue = []; // {record}, {gap} or {} (a checkpoint), each with cursor and size
+  #size = 0; // of all that is queued, in characters of JSON
+  #current = null; // the record that the program has
+  #turns = Promise.resolve(); // calls of next, one after the other
+  #started = false;
+  #over = null; // {error} once the stream has ended; error undefined for an end in order
+  #state = "idle";
+  #key;
+  #patience = patience;
+  #doubted = false; // the last token was refused as too old, perhaps
+  #wake = null; // next waits
+  #rouse = null; // a wait before an attempt can be cut short
+  #room = null; // the queue was full; called when it no longer is
+  #hang = null; // ends the connection
+  #online = null; // the network is back: is the connection?
+  #saving = Promise.resolve();
+  #saved;
+  #saveTimer = null;
+  #tidy = [];
+
+  constructor(url, options) {
+    const defaults = {
+      from: undefined, minBackoff: 200, maxBackoff: 15_000, connectTimeout: 10_000, maxAttempts: Infinity,
+      maxQueue: 1_000, maxQueueSize: 8 << 20, saveEvery: 1_000, parse: JSON.parse,
+      WebSocket: globalThis.WebSocket, network: typeof globalThis.addEventListener === "function" ? globalThis : null,
+    };
+    for (const name of Object.keys(options)) if (options[name] === undefined) options = without(options, name);
+    this.#options = { ...defaults, ...options };
+    if (typeof this.#options.WebSocket !== "function") {
+      throw new TypeError("there is no global WebSocket before Node 22: pass one as options.WebSocket, for instance that of the package ws");
+    }
+    this.#urls = (Array.isArray(url) ? url : [url]).map((u) => complete(u, this.#options.key));
+    if (this.#urls.length === 0) throw new TypeError("no URL of a router is given");
+    this.#cursor = this.#options.cursor || undefined;
+    this.stats = { connections: 0, lost: 0, records: 0, repeats: 0, gaps: 0, renewals: 0, pauses: 0, saveErrors: 0 };
+  }
+
+  /** Where another client would continue: behind the last record that the program is done with. */
+  get cursor() { return this.#cursor; }
+
+  /** What the stream does at the moment; options.onState hears of changes. */
+  get state() { return this.#state; }
+
+  [Symbol.asyncIterator]() { return this; }
+
+  /** The next record. Whoever asks for it is done with the one before. */
+  next() {
+    const turn = this.#turns.then(() => this.#next());
+    this.#turns = turn.catch(() => {});
+    return turn;
+  }
+
+  /** Says that the program is done with the record it has, without asking for another. */
+  commit() {
+    if (this.#current === null) return;
+    const { cursor } = this.#current;
+    this.#current = null;
+    this.#moved(cursor);
+  }
+
+  /** Ends the stream: iteration ends, and storage has the cursor when the promise is kept. */
+  async close() {
+    this.#finish();
+    await this.#saving;
+  }
+
+  /** What for await calls when it is left; the record it had is not done with unless commit says so. */
+  async return(value) {
+    await this.close();
+    return { value, done: true };
+  }
+
+  async #next() {
+    this.commit();
+    if (!this.#started) this.#start();
+    for (;;) {
+      if (this.#queue.length > 0) {
+        const item = this.#queue.shift();
+        this.#size -= item.size;
+        if (this.#room && this.#queue.length <= this.#options.maxQueue / 4 && this.#size <= this.#options.maxQueueSize / 4) {
+          const room = this.#room;
+          this.#room = null;
+          room();
+        }
+        if (item.record) {
+          this.#current = item;
+          this.stats.records++;
+          return { value: item.record, done: false };
+        }
+        if (item.gap) {
+          this.stats.gaps++;
+          try {
+            await this.#options.onGap?.(item.gap);
+          } catch (error) {
+            this.#finish(error);
+            throw error;
+          }
+        }
+        this.#moved(item.cursor);
+      } else if (this.#over) {
+        const { error } = this.#over;
+        this.#over = {}; // an error is thrown once
+        this.#flush();
+        await this.#saving;
+        if (error !== undefined) throw error;
+        return { value: undefined, done: true };
+      } else {
+        await new Promise((wake) => { this.#wake = wake; });
+      }
+    }
+  }
+
+  #start() {
+    this.#started = true;
+    const { signal, network } = this.#options;
+    const listen = (target, type, f) => {
+      target?.addEventListener(type, f);
+      this.#tidy.push(() => target?.removeEventListener(type, f));
+    };
+    if (signal?.aborted) return this.#finish(signal.reason, true);
+    listen(signal, "abort", () => this.#finish(signal.reason, true));
+    let offline = null;
+    listen(network, "offline", () => { offline = Date.now(); });
+    listen(network, "online", () => {
+      this.#rouse?.();
+      if (offline !== null) this.#online?.(offline);
+      offline = null;
+    });
+    listen(network, "pagehide", () => this.#flush());
+    this.#run().catch((error) => this.#finish(error));
+  }
+
+  // run connects again and again until the stream ends.
+  async #run() {
+    const { storage, maxBackoff, maxAttempts, network } = this.#options;
+    if (this.#cursor === undefined && storage) this.#cursor = (await storage.load()) || undefined;
+    this.#saved = this.#cursor;
+    this.#position = new Position(this.#cursor);
+    let attempt = 0; // in a row, for the back-off
+    let failed = 0; // in a row without a connection
+    for (let i = 0; !this.#over; i++) {
+      const end = await this.#attempt(this.#urls[i % this.#urls.length]);
+      if (this.#over) return;
+      if (end.full) {
+        await this.#drained();
+        continue;
+      }
+      if (end.opened) this.stats.lost++;
+      failed = end.opened ? 0 : failed + 1;
+      if (end.error.retry === false || failed >= maxAttempts) throw end.error;
+      if (end.lived >= maxBackoff) attempt = 0;
+      const wait = end.goaway === undefined
+        ? Math.max(this.#backoff(attempt), end.error.retryAfter)
+        : Math.max(this.#backoff(0), end.goaway); // the router spreads its clients itself
+      attempt++;
+      this.#say("retrying", { error: end.error, wait, offline: (network?.navigator ?? globalThis.navigator)?.onLine === false });
+      await this.#sleep(wait);
+    }
+  }
+
+  // attempt connects and receives until the connection ends. It tells how that went and never throws.
+  async #attempt(base) {
+    const asked = this.#position.cursor;
+    const url = new URL(base);
+    this.#say("connecting", { url: url.host });
+    const protocols = [subprotocol];
+    try {
+      const token = await this.#token("connect");
+      if (token) protocols.push(bearer + token);
+    } catch (cause) {
+      return { error: new PointsmanError("the token callback failed", { cause }) };
+    }
+    const asMessage = asked?.length > longCursor;
+    if (asMessage) url.searchParams.set("resume", "message");
+    else if (asked) url.searchParams.set("cursor", asked);
+    else if (this.#options.from !== undefined) url.searchParams.set("from", this.#options.from);
+    if (this.#over) return {};
+    return new Promise((resolve) => this.#converse(url, protocols, asked, asMessage, resolve));
+  }
+
+  #converse(url, protocols, asked, asMessage, resolve) {
+    let socket;
+    try {
+      socket = new this.#options.WebSocket(url.href, protocols);
+    } catch (cause) {
+      return resolve({ error: new PointsmanError(`cannot connect to ${url.host}: ${cause.message}`, { retry: false, cause }) });
+    }
+    const begun = Date.now();
+    let opened = false, live = true, goaway, refusal;
+    let heard = begun, limit = this.#options.connectTimeout, expected, timer;
+    const end = (error, how = {}) => {
+      if (!live) return;
+      live = false;
+      clearTimeout(timer);
+      this.#hang = this.#online = null;
+      socket.onopen = socket.onmessage = socket.onclose = null;
+      socket.onerror = () => {}; // ws reports a close while it connects as an error
+      if (how.dead && socket.terminate) socket.terminate(); // ws would wait for the other end
+      else socket.close(1000);
+      resolve({ error, opened, goaway, lived: opened ? Date.now() - begun : 0, ...how });
+    };
+    // watch ends a connection on which nothing was heard for too long: that is how a frozen router is survived.
+    const watch = () => {
+      const now = Date.now();
+      let left = heard + limit - now;
+      if (now - expected > standstill) left = Math.max(left, grace);
+      if (left <= 0) {
+        // A message larger than the line carries in this time would never get through otherwise.
+        if (opened) this.#patience = Math.min(2 * this.#patience, mostPatience);
+        return end(new PointsmanError(opened ? `nothing was heard from ${url.host} for longer than its heartbeat allows` : `${url.host} does not answer`), { dead: true });
+      }
+      expected = now + left;
+      timer = setTimeout(watch, left);
+    };
+    const allow = (ms) => {
+      limit = ms;
+      clearTimeout(timer);
+      expected = Infinity;
+      watch();
+    };
+    allow(limit);
+    this.#hang = () => end();
+    this.#online = (offline) => {
+      if (heard < offline) end(new PointsmanError("the network was away"), { dead: true });
+    };
+
+    socket.onopen = () => {
+      opened = true;
+      this.#doubted = false;
+      this.stats.connections++;
+      heard = Date.now();
+      allow(firstSilence * this.#patience / patience);
+      if (asMessage) socket.send(JSON.stringify({ type: "resume", cursor: asked }));
+    };
+    socket.onmessage = ({ data }) => {
+      heard = Date.now();
+      let m;
+      try {
+        m = this.#options.parse(data);
+        if (typeof m?.type !== "string") throw new TypeError("it has no type");
+      } catch (cause) {
+        return end(new PointsmanError(`a message from ${url.host} cannot be read: ${cause.message}`, { cause }));
+      }
+      switch (m.type) {
+        case "hello":
+          this.#key = key(m) ?? this.#key;
+          allow((m.heartbeat_ms || firstSilence / patience) * this.#patience);
+          this.#say("open", { url: url.host, resumed: m.resumed, heartbeat: m.heartbeat_ms });
+          break;
+        case "waiting":
+          this.#say("waiting");
+          break;
+        case "goaway":
+          goaway = m.retry_after_ms ?? 0;
+          this.#say("goaway", { wait: goaway });
+          break;
+        case "expiring":
+          if (typeof this.#options.token === "function") this.#renew(socket, () => live);
+          break;
+        case "record":
+        case "checkpoint":
+          if (this.#patience !== patience) {
+            limit *= patience / this.#patience;
+            this.#patience = patience;
+          }
+          if (this.#state === "waiting") this.#say("open", { url: url.host });
+      }
+      this.#receive(m, asked, data.length);
+      if (!live || this.#room || (this.#queue.length < this.#options.maxQueue && this.#size < this.#options.maxQueueSize)) return;
+      this.stats.pauses++;
+      this.#say("paused");
+      if (typeof socket.pause !== "function") return end(undefined, { full: true });
+      // ws can stop reading: the router sees a slow client, which falls behind and loses nothing.
+      socket.pause();
+      clearTimeout(timer);
+      this.#room = () => {
+        if (!live) return;
+        heard = Date.now();
+        allow(limit);
+        socket.resume();
+        this.#say("open", { url: url.host });
+      };
+    };
+    socket.onerror = (event) => { refusal ??= refused(event.message); };
+    socket.onclose = ({ code, reason }) => {
+      if (!opened) return end(this.#judge(refusal) ?? new PointsmanError(`cannot connect to ${url.host}: it is away or refuses; a browser is not told which`));
+      const known = closeCodes[code];
+      end(new PointsmanError(`closed by ${url.host} with code ${code}${known ? ` (${known.name})` : ""}${reason ? `: ${reason}` : ""}`,
+        { code, reason, retry: known?.retry ?? true }));
+    };
+    // Of the package ws: the answer in place of an upgrade.
+    socket.on?.("unexpected-response", (request, response) => {
+      let text = "";
+      const done = () => {
+        refusal = refused(`server response: ${response.statusCode}`, text.split("\n", 1)[0].slice(0, 300), response.headers["retry-after"]);
+        end(this.#judge(refusal), { dead: true });
+      };
+      response.on("data", (part) => { if (text.length < 1024) text += part; });
+      response.on("end", done);
+      response.on("error", done);
+    });
+  }
+
+  // judge lets a token that was refused be followed by a fresh one, once: it may have been too old.
+  #judge(refusal) {
+    if (refusal?.status === 401 && typeof this.#options.token === "function" && !this.#doubted) {
+      this.#doubted = true;
+      refusal.retry = true;
+    }
+    return refusal;
+  }
+
+  async #token(why) {
+    const { token } = this.#options;
+    return typeof token === "function" ? token(why) : token;
+  }
+
+  // renew sends a fresh token on the open connection, and tries until it could or the connection has ended.
+  async #renew(socket, live) {
+    for (let attempt = 0; live(); attempt++) {
+      try {
+        const token = await this.#token("expiring");
+        if (!live()) return;
+        socket.send(JSON.stringify({ type: "auth", token }));
+        this.stats.renewals++;
+        return;
+      } catch {
+        await new Promise((resolve) => { setTimeout(resolve, this.#backoff(attempt)); });
+      }
+    }
+  }
+
+  #receive(m, asked, size) {
+    const { cursor, repeat } = this.#position.take(m, asked);
+    if (repeat) {
+      this.stats.repeats++;
+    } else if (m.type === "record") {
+      this.#push({ record: record(m, this.#key), cursor, size });
+    } else if (m.type === "gap") {
+      this.#push({ gap: { type: "gap", cursor: m.cursor, reason: m.reason, partition: m.partition, from: m.from ?? null, to: m.to }, cursor, size });
+    } else if (cursor) {
+      const last = this.#queue.at(-1);
+      if (last && !last.record && !last.gap) last.cursor = cursor;
+      else this.#push({ cursor, size: 0 });
+    }
+  }
+
+  #push(item) {
+    this.#queue.push(item);
+    this.#size += item.size;
+    this.#wake?.();
+    this.#wake = null;
+  }
+
+  // drained waits until the program has taken most of what is queued.
+  #drained() {
+    if (this.#queue.length <= this.#options.maxQueue / 4 && this.#size <= this.#options.maxQueueSize / 4) return undefined;
+    return new Promise((resolve) => { this.#room = resolve; });
+  }
+
+  #backoff(attempt) {
+    const { minBackoff, maxBackoff } = this.#options;
+    if (attempt === 0) return Math.random() * minBackoff;
+    const d = Math.min(maxBackoff, minBackoff * 2 ** Math.min(attempt, 30));
+    return d / 2 + (Math.random() * d) / 2;
+  }
+
+  #sleep(ms) {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, ms);
+      this.#rouse = () => {
+        clearTimeout(timer);
+        this.#rouse = null;
+        resolve();
+      };
+    });
+  }
+
+  #moved(cursor) {
+    if (!cursor || cursor === this.#cursor) return;
+    this.#cursor = cursor;
+    if (!this.#options.storage || this.#over) return;
+    this.#saveTimer ??= setTimeout(() => {
+      this.#saveTimer = null;
+      this.#flush();
+    }, this.#options.saveEvery);
+  }
+
+  // flush saves the cursor, one save after the other. One that fails is made up for by the next.
+  #flush() {
+    const { storage } = this.#options;
+    const cursor = this.#cursor;
+    if (!storage || !this.#started || cursor === undefined || cursor === this.#saved) return;
+    this.#saved = cursor;
+    const failed = () => {
+      this.stats.saveErrors++;
+      this.#saved = undefined;
+    };
+    let done;
+    try {
+      done = storage.save(cursor); // now: a page that is being left has no later
+    } catch {
+      return failed();
+    }
+    if (typeof done?.then === "function") this.#saving = Promise.all([this.#saving, done]).catch(failed);
+  }
+
+  #say(state, detail = {}) {
+    if (this.#over && state !== "closed") return;
+    this.#state = state;
+    try {
+      this.#options.onState?.({ state, ...detail });
+    } catch (error) {
+      this.#finish(error);
+    }
+  }
+
+  // finish ends everything; after an error the program still gets what was received before it.
+  #finish(error, now = error === undefined) {
+    if (this.#over) return;
+    this.#over = { error };
+    if (now) {
+      this.#queue = [];
+      this.#size = 0;
+    }
+    clearTimeout(this.#saveTimer);
+    for (const f of this.#tidy) f();
+    this.#hang?.();
+    this.#rouse?.();
+    this.#room?.();
+    this.#flush();
+    this.#wake?.();
+    this.#say("closed", { error });
+  }
+}
+
+function without(options, name) {
+  const { [name]: _, ...rest } = options;
+  return rest;
+}
+
+// complete gives the URL of a router, less what changes from connection to connection.
+function complete(text, name) {
+  const url = new URL(text, globalThis.location?.href);
+  const scheme = { "http:": "ws:", "https:": "wss:", "ws:": "ws:", "wss:": "wss:" }[url.protocol];
+  if (!scheme) throw new TypeError(`URL ${text} does not begin with ws:// or wss://`);
+  url.protocol = scheme;
+  if (url.pathname === "/") url.pathname = path;
+  url.hash = "";
+  if (name instanceof Uint8Array) url.searchParams.set("key_b64", encode(name));
+  else if (name !== undefined) url.searchParams.set("key", name);
+  return url;
+}
+
+function refused(message, reason = "", after = "") {
+  const status = Number(/server response: (\d+)/.exec(message)?.[1]);
+  if (!status) return undefined;
+  return new PointsmanError(`refused by the router with status ${status}${reason ? `: ${reason}` : ""}`, {
+    status, reason, retry: status >= 500 || [408, 425, 429].includes(status), retryAfter: 1000 * Number(after) || 0,
+  });
+}
+
+function record(m, name) {
+  const out = {
+    type: "record", cursor: m.cursor, key: key(m) ?? name, partition: m.partition, offset: m.offset,
+    timestamp: m.timestamp === undefined ? m.timestamp_ms ?? null : Date.parse(m.timestamp),
+    headers: (m.headers ?? []).map((h) => ({ key: key(h), value: h.text ?? decode(h.base64) ?? null })),
+    format: "json", value: m.value, tombstone: false,
+  };
+  if (m.text !== undefined) Object.assign(out, { format: "text", value: m.text });
+  if (m.base64 !== undefined) Object.assign(out, { format: "bytes", value: decode(m.base64) });
+  if (m.tombstone) Object.assign(out, { format: "none", value: null, tombstone: true });
+  return out;
+}
+
+function key(m) { return m.key ?? decode(m.key_b64); }
+
+function decode(base64) {
+  return base64 === undefined ? undefined : Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
+}
+
+function encode(bytes) {
+  return btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+}
