@@ -20,12 +20,31 @@ import (
 // pair writes a certificate that vouches for itself, and its key.
 func pair(t *testing.T) (cert, key string) {
 	t.Helper()
+	return pairFor(t, time.Now().Add(-time.Minute), time.Now().Add(time.Hour))
+}
+
+func certificate(t *testing.T, file string) *x509.Certificate {
+	t.Helper()
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(raw)
+	c, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func pairFor(t *testing.T, from, to time.Time) (cert, key string) {
+	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
+		SerialNumber: big.NewInt(1), NotBefore: from, NotAfter: to, IsCA: true, BasicConstraintsValid: true,
 		DNSNames: []string{"localhost"}, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
@@ -75,18 +94,18 @@ func shake(t *testing.T, client, server *tls.Config) error {
 
 func TestBothEndsVouchForEachOther(t *testing.T) {
 	cert, key := pair(t)
-	server, err := tlsfiles.Server(cert, key, cert)
+	server, err := tlsfiles.Server(nil, cert, key, cert)
 	if err != nil {
 		t.Fatal(err)
 	}
-	known, err := tlsfiles.Client(true, cert, cert, key)
+	known, err := tlsfiles.Client(nil, true, cert, cert, key)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := shake(t, known, server); err != nil {
 		t.Errorf("known client: %v", err)
 	}
-	unknown, err := tlsfiles.Client(true, cert, "", "")
+	unknown, err := tlsfiles.Client(nil, true, cert, "", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +113,7 @@ func TestBothEndsVouchForEachOther(t *testing.T) {
 		t.Error("a client without a certificate was let in")
 	}
 	other, _ := pair(t)
-	wrong, err := tlsfiles.Client(true, other, cert, key)
+	wrong, err := tlsfiles.Client(nil, true, other, cert, key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,11 +123,11 @@ func TestBothEndsVouchForEachOther(t *testing.T) {
 }
 
 func TestNothingGivenMeansNoTLS(t *testing.T) {
-	client, err := tlsfiles.Client(false, "", "", "")
+	client, err := tlsfiles.Client(nil, false, "", "", "")
 	if client != nil || err != nil {
 		t.Errorf("client %v, %v", client, err)
 	}
-	server, err := tlsfiles.Server("", "", "")
+	server, err := tlsfiles.Server(nil, "", "", "")
 	if server != nil || err != nil {
 		t.Errorf("server %v, %v", server, err)
 	}
@@ -117,13 +136,13 @@ func TestNothingGivenMeansNoTLS(t *testing.T) {
 func TestFilesThatMakeNoSenseAreErrors(t *testing.T) {
 	cert, key := pair(t)
 	for name, of := range map[string]func() (*tls.Config, error){
-		"files but TLS is off":       func() (*tls.Config, error) { return tlsfiles.Client(false, cert, "", "") },
-		"no such authority":          func() (*tls.Config, error) { return tlsfiles.Client(true, "missing.pem", "", "") },
-		"authority is a key":         func() (*tls.Config, error) { return tlsfiles.Client(true, key, "", "") },
-		"certificate without key":    func() (*tls.Config, error) { return tlsfiles.Client(true, "", cert, "") },
-		"server without key":         func() (*tls.Config, error) { return tlsfiles.Server(cert, "", "") },
-		"server's authority missing": func() (*tls.Config, error) { return tlsfiles.Server(cert, key, "missing.pem") },
-		"authority, no certificate":  func() (*tls.Config, error) { return tlsfiles.Server("", "", cert) },
+		"files but TLS is off":       func() (*tls.Config, error) { return tlsfiles.Client(nil, false, cert, "", "") },
+		"no such authority":          func() (*tls.Config, error) { return tlsfiles.Client(nil, true, "missing.pem", "", "") },
+		"authority is a key":         func() (*tls.Config, error) { return tlsfiles.Client(nil, true, key, "", "") },
+		"certificate without key":    func() (*tls.Config, error) { return tlsfiles.Client(nil, true, "", cert, "") },
+		"server without key":         func() (*tls.Config, error) { return tlsfiles.Server(nil, cert, "", "") },
+		"server's authority missing": func() (*tls.Config, error) { return tlsfiles.Server(nil, cert, key, "missing.pem") },
+		"authority, no certificate":  func() (*tls.Config, error) { return tlsfiles.Server(nil, "", "", cert) },
 	} {
 		if conf, err := of(); err == nil || conf != nil {
 			t.Errorf("%s: %v, %v", name, conf, err)

@@ -81,7 +81,7 @@ func plain(err error, timeout time.Duration) string {
 
 // picture reads etcd once.
 func (a *asked) picture(ctx context.Context) (*etcdmap.Picture, error) {
-	conf, err := tlsfiles.Client(a.EtcdTLS, a.EtcdCAFile, a.EtcdCertFile, a.EtcdKeyFile)
+	conf, err := tlsfiles.Client(nil, a.EtcdTLS, a.EtcdCAFile, a.EtcdCertFile, a.EtcdKeyFile)
 	if err != nil {
 		return nil, options.Usagef("etcd: %w", err)
 	}

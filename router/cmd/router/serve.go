@@ -95,8 +95,8 @@ func (s *serve) Validate() error {
 	return s.check(s.Auth == "jwt")
 }
 
-func (s *serve) config() (router.Config, error) {
-	etcdTLS, err := tlsfiles.Client(s.EtcdTLS, s.EtcdCAFile, s.EtcdCertFile, s.EtcdKeyFile)
+func (s *serve) config(log *zap.Logger) (router.Config, error) {
+	etcdTLS, err := tlsfiles.Client(log, s.EtcdTLS, s.EtcdCAFile, s.EtcdCertFile, s.EtcdKeyFile)
 	if err != nil {
 		return router.Config{}, options.Usagef("etcd: %w", err)
 	}
@@ -104,7 +104,7 @@ func (s *serve) config() (router.Config, error) {
 	if err != nil {
 		return router.Config{}, options.Usagef("--etcd-password-file: %w", err)
 	}
-	linkTLS, err := tlsfiles.Client(s.LinkTLS, s.LinkCAFile, s.LinkCertFile, s.LinkKeyFile)
+	linkTLS, err := tlsfiles.Client(log, s.LinkTLS, s.LinkCAFile, s.LinkCertFile, s.LinkKeyFile)
 	if err != nil {
 		return router.Config{}, options.Usagef("links: %w", err)
 	}
@@ -112,7 +112,7 @@ func (s *serve) config() (router.Config, error) {
 	if err != nil {
 		return router.Config{}, options.Usagef("--link-token-file: %w", err)
 	}
-	clientsTLS, err := tlsfiles.Server(s.TLSCertFile, s.TLSKeyFile, "")
+	clientsTLS, err := tlsfiles.Server(log, s.TLSCertFile, s.TLSKeyFile, "")
 	if err != nil {
 		return router.Config{}, options.Usagef("clients: %w", err)
 	}
@@ -130,13 +130,13 @@ func (s *serve) config() (router.Config, error) {
 
 // Run serves until ctx ends, then drains.
 func (s *serve) Run(ctx context.Context, env options.Env) error {
-	cfg, err := s.config()
-	if err != nil {
-		return err
-	}
 	log, _, err := logging.New(s.Options, env.Stderr)
 	if err != nil {
 		return &options.UsageError{Err: err}
+	}
+	cfg, err := s.config(log)
+	if err != nil {
+		return err
 	}
 	for _, w := range env.Warnings {
 		log.Warn("settings", zap.String("remark", w))

@@ -54,7 +54,7 @@ func (s *tokenOptions) check(jwt bool) error {
 
 // apply puts the settings into cfg.
 func (s *tokenOptions) apply(cfg *router.Config) error {
-	vouch, err := tlsfiles.Client(s.JWKSCAFile != "", s.JWKSCAFile, "", "")
+	vouch, err := tlsfiles.Client(nil, s.JWKSCAFile != "", s.JWKSCAFile, "", "")
 	if err != nil {
 		return options.Usagef("--jwks-ca-file: %w", err)
 	}

@@ -116,7 +116,7 @@ func terminal(env options.Env) bool {
 
 func (d *doctorCmd) examination() (doctor.Config, error) {
 	s := &d.serve
-	cfg, err := s.config()
+	cfg, err := s.config(nil)
 	if err != nil {
 		return doctor.Config{}, err
 	}

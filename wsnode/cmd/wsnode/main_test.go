@@ -32,7 +32,7 @@ func TestSettingsReachTheNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg, err := p.Serve.config()
+	cfg, err := p.Serve.config(nil)
 	if err != nil {
 		t.Fatal(err)
 	}

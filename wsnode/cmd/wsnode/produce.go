@@ -41,7 +41,7 @@ func (p *produceCmd) Run(ctx context.Context, env options.Env) (err error) {
 	if p.Tombstone && p.Value != nil {
 		return options.Usagef("a tombstone has no value")
 	}
-	conf, sasl, err := p.security()
+	conf, sasl, err := p.security(nil)
 	if err != nil {
 		return err
 	}

@@ -34,8 +34,8 @@ type kafkaOptions struct {
 	Partitioner string `default:"murmur2" enum:"murmur2,crc32,fnv1a" group:"Kafka" help:"How the topic's producers choose partitions: murmur2 (Java), crc32 (librdkafka) or fnv1a (sarama)."`
 }
 
-func (k kafkaOptions) security() (*tls.Config, wsnode.SASL, error) {
-	conf, err := tlsfiles.Client(k.KafkaTLS, k.KafkaCAFile, k.KafkaCertFile, k.KafkaKeyFile)
+func (k kafkaOptions) security(log *zap.Logger) (*tls.Config, wsnode.SASL, error) {
+	conf, err := tlsfiles.Client(log, k.KafkaTLS, k.KafkaCAFile, k.KafkaCertFile, k.KafkaKeyFile)
 	if err != nil {
 		return nil, wsnode.SASL{}, options.Usagef("kafka: %w", err)
 	}
@@ -126,12 +126,12 @@ func (s *serve) Validate() error {
 	return nil
 }
 
-func (s *serve) config() (wsnode.Config, error) {
-	kafkaTLS, sasl, err := s.security()
+func (s *serve) config(log *zap.Logger) (wsnode.Config, error) {
+	kafkaTLS, sasl, err := s.security(log)
 	if err != nil {
 		return wsnode.Config{}, err
 	}
-	etcdTLS, err := tlsfiles.Client(s.EtcdTLS, s.EtcdCAFile, s.EtcdCertFile, s.EtcdKeyFile)
+	etcdTLS, err := tlsfiles.Client(log, s.EtcdTLS, s.EtcdCAFile, s.EtcdCertFile, s.EtcdKeyFile)
 	if err != nil {
 		return wsnode.Config{}, options.Usagef("etcd: %w", err)
 	}
@@ -143,7 +143,7 @@ func (s *serve) config() (wsnode.Config, error) {
 	if err != nil {
 		return wsnode.Config{}, options.Usagef("--link-token-file: %w", err)
 	}
-	linkTLS, err := tlsfiles.Server(s.TLSCertFile, s.TLSKeyFile, s.TLSClientCA)
+	linkTLS, err := tlsfiles.Server(log, s.TLSCertFile, s.TLSKeyFile, s.TLSClientCA)
 	if err != nil {
 		return wsnode.Config{}, options.Usagef("--tls-cert-file, --tls-key-file, --tls-client-ca-file: %w", err)
 	}
@@ -169,13 +169,13 @@ func (s *serve) config() (wsnode.Config, error) {
 
 // Run serves until ctx ends, then drains.
 func (s *serve) Run(ctx context.Context, env options.Env) error {
-	cfg, err := s.config()
-	if err != nil {
-		return err
-	}
 	log, _, err := logging.New(s.Options, env.Stderr)
 	if err != nil {
 		return &options.UsageError{Err: err}
+	}
+	cfg, err := s.config(log)
+	if err != nil {
+		return err
 	}
 	for _, w := range env.Warnings {
 		log.Warn("settings", zap.String("remark", w))
