@@ -6,17 +6,14 @@
 //		return err
 //	}
 //	defer c.Close()
-//	for event, err := range c.Events(ctx) {
+//	for record, err := range c.Records(ctx) {
 //		if err != nil {
 //			return err
 //		}
-//		switch e := event.(type) {
-//		case *client.Record:
-//			store(e.Value, e.Cursor) // together, and the effect is exactly-once
-//		case *client.Gap:
-//			log.Printf("records %d to %d of partition %d are gone: %s", e.From, e.To, e.Partition, e.Reason)
-//		}
+//		store(record.Value, record.Cursor) // together, and the effect is exactly-once
 //	}
+//
+// Events gives everything else, too: gaps, checkpoints, connections that end.
 //
 // When a connection breaks, falls silent for longer than the router's heartbeat allows, or is closed with a code
 // that asks for it, the client connects to the next URL with the cursor of the last message it received, and the
@@ -85,6 +82,12 @@ type Config struct {
 	// KeepRepeats hands out records too that lie below the cursor, for programs that check the routers. They are
 	// counted in Stats either way.
 	KeepRepeats bool
+	// OnGap, if set, hears of gaps in Records, in their place; its error ends the iteration.
+	OnGap func(Gap) error
+	// Storage, if set, has the Cursor where none is given, and is told at most every SaveEvery, and in Close, behind
+	// which event the program is done: it is done with one when it asks for the next.
+	Storage   Storage
+	SaveEvery time.Duration
 	// Retrying, if set, hears of the attempts that fail while Connect waits, when there is no Next yet that would
 	// tell of them. It must not block.
 	Retrying func(Disconnected)
@@ -104,6 +107,9 @@ func (cfg Config) withDefaults() Config {
 	if cfg.Buffer <= 0 {
 		cfg.Buffer = DefaultBuffer
 	}
+	if cfg.SaveEvery <= 0 {
+		cfg.SaveEvery = DefaultSaveEvery
+	}
 	if cfg.ReadLimit <= 0 {
 		cfg.ReadLimit = DefaultReadLimit
 	}
@@ -121,6 +127,7 @@ type Stats struct {
 	Repeats     int64 // records below the cursor; not handed out unless Config.KeepRepeats
 	Gaps        int64
 	Renewals    int64 // tokens sent on an open connection
+	SaveErrors  int64 // of Storage.Save
 }
 
 // Client receives. Next (and Events) are for one goroutine at a time; the rest is for any.
@@ -140,9 +147,12 @@ type Client struct {
 	position position
 	doubted  bool // the last token was refused as too old, perhaps
 
-	mu     sync.Mutex
-	cursor string // guarded by mu: of the last event that Next returned
-	stats  Stats  // guarded by mu
+	mu      sync.Mutex
+	cursor  string // guarded by mu: of the last event that Next returned
+	settled string // guarded by mu: of the last one that the program is done with
+	stats   Stats  // guarded by mu
+
+	saving sync.WaitGroup // save, begun by Connect
 }
 
 // item is an event on its way to Next, and the cursor that holds once the program has it ("" for no change).
@@ -160,6 +170,9 @@ func Connect(ctx context.Context, cfg Config) (*Client, error) {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
+	if err := cfg.load(ctx); err != nil {
+		return nil, err
+	}
 	c := &Client{
 		cfg:      cfg,
 		urls:     urls,
@@ -168,12 +181,16 @@ func Connect(ctx context.Context, cfg Config) (*Client, error) {
 		done:     make(chan struct{}),
 		position: newPosition(cfg.Cursor),
 		cursor:   cfg.Cursor,
+		settled:  cfg.Cursor,
 	}
 	c.ctx, c.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	go c.run()
 
 	select {
 	case <-c.opened:
+		if cfg.Storage != nil {
+			c.saving.Go(c.save)
+		}
 		return c, nil
 	case <-c.done:
 		return nil, c.err
@@ -200,11 +217,12 @@ func (c *Client) Next(ctx context.Context) (Event, error) {
 }
 
 func (c *Client) hand(it item, ok bool) (Event, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.settled = c.cursor // whoever asks for more is done with what it has
 	if !ok {
 		return nil, c.err
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	if it.cursor != "" {
 		c.cursor = it.cursor
 	}
@@ -255,6 +273,7 @@ func (c *Client) count(change func(*Stats)) {
 func (c *Client) Close() error {
 	c.cancel()
 	<-c.done
+	c.saving.Wait()
 	return nil
 }
 
