@@ -61,11 +61,21 @@ func answer(w http.ResponseWriter, status int, v any) {
 // gauges are what the metrics read when they are asked; none is called before New is over.
 func (r *Router) gauges() metrics.Gauges {
 	return metrics.Gauges{
-		Sessions:      func() float64 { return float64(r.hub.Sessions()) },
-		Waiting:       func() float64 { return float64(r.hub.Waiting()) },
-		Pending:       func() float64 { return float64(r.hub.Pending()) },
-		Queued:        func() float64 { return float64(r.hub.Queued()) },
-		LinksUp:       func() float64 { return float64(r.hub.LinksUp()) },
+		Sessions:   func() float64 { return float64(r.hub.Sessions()) },
+		Waiting:    func() float64 { return float64(r.hub.Waiting()) },
+		Pending:    func() float64 { return float64(r.hub.Pending()) },
+		Queued:     func() float64 { return float64(r.hub.Queued()) },
+		Nodes:      func() float64 { return float64(r.hub.NodesListed()) },
+		LinksUp:    func() float64 { return float64(r.hub.LinksUp()) },
+		Partitions: func() float64 { all, _, _ := r.hub.Served(); return float64(all) },
+		StoodIn:    func() float64 { _, stoodIn, _ := r.hub.Served(); return float64(stoodIn) },
+		Unserved:   func() float64 { _, _, unserved := r.hub.Served(); return float64(unserved) },
+		Draining: func() float64 {
+			if r.draining.Load() {
+				return 1
+			}
+			return 0
+		},
 		Streams:       func() float64 { return float64(r.hub.Streams()) },
 		TableRevision: func() float64 { return float64(r.hub.Table().Revision) },
 		TableAge: func() float64 {

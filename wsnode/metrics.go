@@ -2,8 +2,11 @@ package wsnode
 
 import (
 	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/pointsmanhq/pointsman/proto/link"
 )
 
 // namespace begins the name of every metric.
@@ -13,43 +16,57 @@ const namespace = "pointsman_wsnode"
 type metrics struct {
 	n *Node
 
-	links, streams, behind, generation, claims, draining, etcdUp, topicUp *prometheus.Desc
-	malformed                                                             *prometheus.Desc
-	records, bytes, sent, scanned, mismatches, keyless, ring, linkBytes   *prometheus.Desc
-	head, lag, hanging                                                    *prometheus.Desc
-	gaps                                                                  *prometheus.CounterVec
+	links, streams, behind, generation, claims, draining, etcdUp, topicUp   *prometheus.Desc
+	malformed, etcdAway, mapAge, linksOpened, scanReads, scanning, ringMost *prometheus.Desc
+	records, bytes, sent, scanned, mismatches, keyless, ring, linkBytes     *prometheus.Desc
+	head, lag, hanging, distance                                            *prometheus.Desc
+	gaps                                                                    *prometheus.CounterVec
 }
 
 func newMetrics(n *Node) *metrics {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc(namespace+"_"+name, help, labels, nil)
 	}
-	return &metrics{
-		n:          n,
-		links:      desc("links", "Routers that are connected."),
-		streams:    desc("streams", "Subscriptions of routers, one for each client and key."),
-		behind:     desc("streams_behind", "Streams that have not been sent everything up to the head."),
-		generation: desc("group_generation", "Generation of the consumer group."),
-		claims:     desc("claims", "Partitions that the group assigned to this node and that are readable."),
-		draining:   desc("draining", "1 while the node is leaving."),
-		etcdUp:     desc("etcd_up", "1 while etcd answers."),
-		malformed:  desc("etcd_malformed_values_total", "Values in etcd that could not be read and were ignored; the log names their keys."),
-		topicUp:    desc("topic_verified", "1 while Kafka confirms the topic's identity; records wait while it is 0."),
-		records:    desc("records_read_total", "Committed records read from Kafka's end."),
-		bytes:      desc("read_bytes_total", "Bytes of records read from Kafka's end."),
-		sent:       desc("records_sent_total", "Records sent to streams; one that several streams of a link want counts for each."),
-		scanned:    desc("scan_bytes_total", "Bytes of records read again for streams that were behind."),
-		mismatches: desc("partitioner_mismatch_records_total", "Records that lie in another partition than their key says."),
-		keyless:    desc("records_without_key_total", "Records without a key; no client can get them."),
-		ring:       desc("ring_bytes", "Bytes of recent records in memory."),
-		linkBytes:  desc("link_queued_bytes", "Bytes that wait for routers."),
-		head:       desc("head", "Next offset to read.", "partition"),
-		lag:        desc("lag", "Committed offsets that were not read yet (last stable offset less head).", "partition"),
-		hanging:    desc("uncommitted", "Offsets held back by open transactions (high watermark less last stable offset).", "partition"),
+	m := &metrics{
+		n:           n,
+		links:       desc("links", "Routers that are connected."),
+		streams:     desc("streams", "Subscriptions of routers, one for each client and key."),
+		behind:      desc("streams_behind", "Streams that have not been sent everything up to the head."),
+		generation:  desc("group_generation", "Generation of the consumer group."),
+		claims:      desc("claims", "Partitions that the group assigned to this node and that are readable."),
+		draining:    desc("draining", "1 while the node is leaving."),
+		etcdUp:      desc("etcd_up", "1 while etcd answers."),
+		malformed:   desc("etcd_malformed_values_total", "Values in etcd that could not be read and were ignored; the log names their keys."),
+		etcdAway:    desc("etcd_away_seconds", "How long etcd has not answered; 0 while it does."),
+		mapAge:      desc("map_age_seconds", "Time since etcd said the newest that this node knows of it; it grows while nothing changes."),
+		topicUp:     desc("topic_verified", "1 while Kafka confirms the topic's identity; records wait while it is 0."),
+		records:     desc("records_read_total", "Committed records read from Kafka's end."),
+		bytes:       desc("read_bytes_total", "Bytes of records read from Kafka's end."),
+		sent:        desc("records_sent_total", "Records sent to streams; one that several streams of a link want counts for each."),
+		scanned:     desc("scan_bytes_total", "Bytes of records read again for streams that were behind."),
+		scanReads:   desc("scan_reads_total", "Reads of Kafka for streams that were behind."),
+		scanning:    desc("scans", "Partitions that are read again for streams that are behind."),
+		mismatches:  desc("partitioner_mismatch_records_total", "Records that lie in another partition than their key says."),
+		keyless:     desc("records_without_key_total", "Records without a key; no client can get them."),
+		ring:        desc("ring_bytes", "Bytes of recent records in memory."),
+		ringMost:    desc("ring_limit_bytes", "The most that those may take."),
+		linksOpened: desc("links_opened_total", "Links that routers opened."),
+		linkBytes:   desc("link_queued_bytes", "Bytes that wait for routers."),
+		head:        desc("head", "Next offset to read.", "partition"),
+		lag:         desc("lag", "Committed offsets that were not read yet (last stable offset less head).", "partition"),
+		distance:    desc("behind_offsets", "How far the stream that is furthest behind is from the head; 0 when none is.", "partition"),
+		hanging:     desc("uncommitted", "Offsets held back by open transactions (high watermark less last stable offset).", "partition"),
 		gaps: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: namespace, Name: "gaps_total", Help: "Streams that were told that records are out of reach.",
 		}, []string{"reason"}),
 	}
+	// From the start, so that the first gap is a rise and not a beginning.
+	for _, r := range []link.GapReason{
+		link.GapRetention, link.GapReplayLimit, link.GapTopic, link.GapTruncated, link.GapTooLarge, link.GapMoved,
+	} {
+		m.gaps.WithLabelValues(r.String())
+	}
+	return m
 }
 
 // Describe implements prometheus.Collector.
@@ -57,6 +74,7 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		m.links, m.streams, m.behind, m.generation, m.claims, m.draining, m.etcdUp, m.topicUp, m.malformed,
 		m.records, m.bytes, m.sent, m.scanned, m.mismatches, m.keyless, m.ring, m.linkBytes, m.head, m.lag, m.hanging,
+		m.etcdAway, m.mapAge, m.linksOpened, m.scanReads, m.scanning, m.ringMost, m.distance,
 	} {
 		ch <- d
 	}
@@ -86,7 +104,8 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	counter(m.sent, totals.Deliveries)
 	counter(m.malformed, n.etcd.Stats().MalformedValues)
 	counter(m.scanned, totals.ScanBytes)
-	var behind, claimed int
+	counter(m.scanReads, totals.ScanReads)
+	var behind, claimed, scanning int
 	var ring int64
 	for _, s := range all {
 		behind += s.Behind
@@ -94,12 +113,16 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		if s.Assigned && s.Readable {
 			claimed++
 		}
+		if s.Scanning {
+			scanning++
+		}
 		if !s.Reading {
 			continue
 		}
 		p := strconv.Itoa(int(s.Partition))
 		gauge(m.head, float64(s.Head), p)
 		gauge(m.lag, float64(max(s.Stable-s.Head, 0)), p)
+		gauge(m.distance, float64(max(s.Head-s.Lowest, 0)), p)
 		gauge(m.hanging, float64(max(s.High-s.Stable, 0)), p)
 	}
 	links, sums := n.links.Status()
@@ -108,12 +131,23 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		queued += l.Queued
 	}
 	topicErr, _ := n.identity.Health()
-	etcdErr, _ := n.etcd.Health()
+	etcdErr, since := n.etcd.Health()
+	away := 0.0
+	if etcdErr != nil && !since.IsZero() {
+		away = time.Since(since).Seconds()
+	}
+	gauge(m.etcdAway, away)
+	if p := n.picture.Load(); p != nil && !p.At.IsZero() {
+		gauge(m.mapAge, time.Since(p.At).Seconds())
+	}
 	gauge(m.links, float64(sums.Links))
 	gauge(m.streams, float64(sums.Streams))
 	gauge(m.linkBytes, float64(queued))
 	gauge(m.behind, float64(behind))
 	gauge(m.ring, float64(ring))
+	gauge(m.ringMost, float64(n.cfg.Ring))
+	gauge(m.scanning, float64(scanning))
+	counter(m.linksOpened, sums.Opened)
 	gauge(m.claims, float64(claimed))
 	gauge(m.generation, float64(n.group.Generation()))
 	gauge(m.topicUp, truth(topicErr == nil))

@@ -1,5 +1,6 @@
-// Command readme writes the parts of README.md that are made from the code: each program's settings and the table
-// of close codes. With -check it changes nothing and fails if they are not what the code says.
+// Command readme writes the parts of README.md and docs/metrics.md that are made from the code: each program's
+// settings, the table of close codes, the metrics. With -check it changes nothing and fails if they are not what the
+// code says.
 //
 //	go run ./integration/cmd/readme [-check]
 package main
@@ -16,43 +17,55 @@ import (
 	"github.com/pointsmanhq/pointsman/proto/closecode"
 )
 
+// section is a part of a file that the code knows better.
+type section struct {
+	file, name string
+	text       func() (string, error)
+}
+
+func sections() []section {
+	return []section{
+		{"README.md", "closecodes", func() (string, error) { return closecode.Markdown(), nil }},
+		{"README.md", "flags-router", func() (string, error) { return settings("./router/cmd/router") }},
+		{"README.md", "flags-wsnode", func() (string, error) { return settings("./wsnode/cmd/wsnode") }},
+		{"docs/metrics.md", "metrics-router", routerMetrics},
+		{"docs/metrics.md", "metrics-wsnode", nodeMetrics},
+	}
+}
+
 func main() {
-	check := flag.Bool("check", false, "change nothing; fail if README.md is not what the code says")
-	file := flag.String("file", "README.md", "the file")
+	check := flag.Bool("check", false, "change nothing; fail if the files are not what the code says")
 	flag.Parse()
-	if err := run(*file, *check); err != nil {
+	if err := run(*check); err != nil {
 		fmt.Fprintln(os.Stderr, "readme:", err)
 		os.Exit(1)
 	}
 }
 
-func run(file string, check bool) error {
-	old, err := os.ReadFile(file)
-	if err != nil {
-		return err
-	}
-	text := string(old)
-	sections := map[string]func() (string, error){
-		"closecodes":   func() (string, error) { return closecode.Markdown(), nil },
-		"flags-router": func() (string, error) { return settings("./router/cmd/router") },
-		"flags-wsnode": func() (string, error) { return settings("./wsnode/cmd/wsnode") },
-	}
-	for name, of := range sections {
-		made, err := of()
+func run(check bool) error {
+	for _, s := range sections() {
+		old, err := os.ReadFile(s.file)
 		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		if text, err = replace(text, name, made); err != nil {
 			return err
 		}
+		made, err := s.text()
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+		text, err := replace(string(old), s.name, made)
+		switch {
+		case err != nil:
+			return fmt.Errorf("%s: %w", s.file, err)
+		case text == string(old):
+		case check:
+			return errors.New(s.file + " is not what the code says: run `make readme`")
+		default:
+			if err := os.WriteFile(s.file, []byte(text), 0o644); err != nil {
+				return err
+			}
+		}
 	}
-	switch {
-	case text == string(old):
-		return nil
-	case check:
-		return errors.New(file + " is not what the code says: run `make readme`")
-	}
-	return os.WriteFile(file, []byte(text), 0o644)
+	return nil
 }
 
 // replace puts made between the marks <!-- name:begin --> and <!-- name:end -->.

@@ -222,6 +222,31 @@ func (h *Hub) LinksUp() int {
 	return n
 }
 
+// Served counts the partitions, those that a stand-in serves, and those that nobody serves.
+func (h *Hub) Served() (all, stoodIn, unserved int) {
+	v := h.view.Load()
+	for p := range v.Partitions() {
+		switch {
+		case v.Route(p) == 0:
+			unserved++
+		case !v.Owned(p):
+			stoodIn++
+		}
+	}
+	return int(v.Partitions()), stoodIn, unserved
+}
+
+// NodesListed is how many nodes etcd lists.
+func (h *Hub) NodesListed() int {
+	n := 0
+	for _, node := range h.view.Load().Nodes() {
+		if node.Listed {
+			n++
+		}
+	}
+	return n
+}
+
 // Streams is how many streams there are on all links.
 func (h *Hub) Streams() int {
 	n := 0

@@ -61,8 +61,14 @@ func (ln *lane) Record(r *link.Record) error {
 		s.mu.Lock()
 		if s.enter(t) {
 			before := t.records
-			s.core.Record(t.now, ln.link.ID, to.Number, r)
-			if t.records == before && s.unpaid == 0 {
+			known := s.core.Record(t.now, ln.link.ID, to.Number, r)
+			switch {
+			case !known:
+				// It may have been detached since it was looked up.
+				if owner, ok := ln.streams.Owner(to.Number); ok && owner == s {
+					t.dropped++
+				}
+			case t.records == before && s.unpaid == 0:
 				t.duplicates++
 			}
 			if s.full {

@@ -66,6 +66,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 	r := &rig{t: t, log: nodetest.NewLog(o.partitions), registry: prometheus.NewRegistry()}
 	zero := func() float64 { return 0 }
 	set := metrics.New(r.registry, metrics.Gauges{
+		Nodes: zero, Partitions: zero, StoodIn: zero, Unserved: zero, Draining: zero,
 		Sessions: zero, Waiting: zero, Pending: zero, Queued: zero, LinksUp: zero, Streams: zero, TableRevision: zero,
 		TableAge: zero, EtcdAway: zero, LinkDials: zero, LinkFailures: zero, Malformed: zero,
 		AuthKeys: zero, AuthKeysAge: zero, AuthFailures: zero,

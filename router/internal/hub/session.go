@@ -456,7 +456,7 @@ func (s *Session) Record(r *link.Record) {
 	t.records++
 	t.bytes += uint64(len(frame))
 	if r.Timestamp > 0 {
-		t.latency.Observe(time.Duration(t.nowMillis-r.Timestamp)*time.Millisecond, 1)
+		t.latency.Note(r.Timestamp)
 	}
 	if s.h.cfg.Faults.breakSocket() {
 		s.conn.Abort(closeBroken)

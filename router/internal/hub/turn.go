@@ -22,12 +22,11 @@ const (
 // turn is one goroutine's visit to sessions: its clock, its scratch space, and the sessions that got something to
 // send, each of which is flushed once at the end. A session refers to it only while its lock is held.
 type turn struct {
-	h         *Hub
-	now       time.Time
-	nowMillis int64
-	dirty     []*Session
-	visit     []*Session
-	move      *move // the change of routes that this turn tells of, nil for none
+	h     *Hub
+	now   time.Time
+	dirty []*Session
+	visit []*Session
+	move  *move // the change of routes that this turn tells of, nil for none
 
 	scratch []byte // of control messages
 	cursor  []byte
@@ -42,6 +41,7 @@ type turn struct {
 	records    uint64
 	bytes      uint64
 	duplicates uint64
+	dropped    uint64
 	latency    metrics.Sample
 }
 
@@ -60,7 +60,6 @@ func (h *Hub) turn() *turn {
 		t = &turn{h: h, cursor: make([]byte, 0, cursor.SingleRoom)}
 	}
 	t.now = time.Now()
-	t.nowMillis = t.now.UnixMilli()
 	return t
 }
 
@@ -85,6 +84,9 @@ func (t *turn) flush() {
 		t.dirty[i] = nil
 	}
 	t.dirty = t.dirty[:0]
+	if t.latency.Waits() {
+		t.latency.Written(time.Now().UnixMilli())
+	}
 	if t.records > 0 {
 		t.h.cfg.Metrics.Records.Add(t.records)
 		t.h.cfg.Metrics.Bytes.Add(t.bytes)
@@ -93,6 +95,10 @@ func (t *turn) flush() {
 	if t.duplicates > 0 {
 		t.h.cfg.Metrics.Duplicates.Add(t.duplicates)
 		t.duplicates = 0
+	}
+	if t.dropped > 0 {
+		t.h.cfg.Metrics.Dropped.Add(t.dropped)
+		t.dropped = 0
 	}
 	t.h.cfg.Metrics.Latency.Add(&t.latency)
 	t.frameIs = noFrame

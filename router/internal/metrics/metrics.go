@@ -5,9 +5,11 @@ package metrics
 import (
 	"strconv"
 	"sync/atomic"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/pointsmanhq/pointsman/proto/closecode"
+	"github.com/pointsmanhq/pointsman/proto/link"
 )
 
 const namespace = "pointsman_router"
@@ -18,10 +20,15 @@ type Gauges struct {
 	Waiting       func() float64
 	Pending       func() float64
 	Queued        func() float64
+	Nodes         func() float64
 	LinksUp       func() float64
 	Streams       func() float64
 	TableRevision func() float64
 	TableAge      func() float64
+	Partitions    func() float64
+	StoodIn       func() float64
+	Unserved      func() float64
+	Draining      func() float64
 	EtcdAway      func() float64
 	LinkDials     func() float64
 	LinkFailures  func() float64
@@ -39,6 +46,7 @@ type Set struct {
 	Messages   atomic.Uint64 // link messages received
 	LinkBytes  atomic.Uint64 // of those messages
 	Duplicates atomic.Uint64 // records dropped because the client has them
+	Dropped    atomic.Uint64 // records of streams that their session does not know
 	Latency    Latency
 
 	Connects  prometheus.Counter
@@ -64,7 +72,7 @@ func New(r prometheus.Registerer, g Gauges) *Set {
 		Refused:   counters("client_refused_total", "Requests refused before the upgrade, by HTTP status.", "status"),
 		Closes:    counters("client_closes_total", "Client sockets that ended, by close code; 1006 is an end without one.", "code"),
 		Auth:      counters("auth_total", "Tokens judged, by where they came (upgrade, message) and result: ok or why not.", "at", "result"),
-		Handovers: counters("handovers_total", "Sessions moved to another link, by cause: claim, link_down, link_up.", "cause"),
+		Handovers: counters("handovers_total", "Sessions moved to another link, by cause: claim (a newer owner, or a drain), link_down, link_up.", "cause"),
 		Gaps:      counters("gaps_total", "Gaps told to clients, by reason.", "reason"),
 		LinkDowns: counters("link_downs_total", "Links to nodes that ended, by reason.", "reason"),
 		Tables:    counter("tables_total", "Tables put in force."),
@@ -90,7 +98,8 @@ func New(r prometheus.Registerer, g Gauges) *Set {
 		{"link_records_total", "Record frames received from nodes; one may be for many clients.", &s.Frames},
 		{"link_messages_total", "Messages received from nodes.", &s.Messages},
 		{"link_bytes_total", "Bytes of messages received from nodes.", &s.LinkBytes},
-		{"duplicates_dropped_total", "Records from nodes that the client had already.", &s.Duplicates},
+		{"duplicates_dropped_total", "Records from nodes that the client had already, or that its other stream brings.", &s.Duplicates},
+		{"records_dropped_total", "Records that came on a stream which its session does not know. Always 0, or a record was lost.", &s.Dropped},
 	} {
 		r.MustRegister(prometheus.NewCounterFunc(
 			prometheus.CounterOpts{Namespace: namespace, Name: c.name, Help: c.help},
@@ -115,10 +124,15 @@ func New(r prometheus.Registerer, g Gauges) *Set {
 		{"sessions_waiting", "Clients without a serving stream, at the last look (about a second ago).", g.Waiting},
 		{"handovers_pending", "Sessions with a handover under way.", g.Pending},
 		{"outbox_bytes", "Bytes that wait for clients' sockets, at the last look.", g.Queued},
+		{"nodes", "Nodes that etcd lists.", g.Nodes},
 		{"links_up", "Nodes linked.", g.LinksUp},
 		{"streams", "Streams on all links.", g.Streams},
 		{"table_revision", "etcd revision of the table in force.", g.TableRevision},
 		{"table_age_seconds", "Time since etcd said what the table in force is built from.", g.TableAge},
+		{"partitions", "Partitions of the topic; 0 before etcd has described it.", g.Partitions},
+		{"partitions_stood_in", "Partitions served by a node that has not claimed them, because their owner is gone.", g.StoodIn},
+		{"partitions_unserved", "Partitions that no node serves; their clients wait.", g.Unserved},
+		{"draining", "1 while the router is leaving.", g.Draining},
 		{"etcd_away_seconds", "How long etcd has not answered; 0 while it does.", g.EtcdAway},
 		{"auth_keys", "Public keys that tokens are checked with.", g.AuthKeys},
 		{"auth_keys_age_seconds", "Time since those keys were last loaded; 0 without any.", g.AuthKeysAge},
@@ -126,6 +140,7 @@ func New(r prometheus.Registerer, g Gauges) *Set {
 		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: namespace, Name: c.name, Help: c.help}, c.of))
 	}
 	r.MustRegister(&s.Latency)
+	s.foresee()
 	return s
 }
 
@@ -137,63 +152,23 @@ func counters(name, help string, labels ...string) *prometheus.CounterVec {
 	return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}, labels)
 }
 
-// bounds are the latency buckets in milliseconds. Kafka's timestamps are milliseconds, so finer ones would lie.
-var bounds = [...]int64{1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 75, 100, 150, 200, 300, 500, 750, 1000, 2000, 5000, 10000, 60000}
-
-// Latency is a histogram of the time from a record's timestamp to the client's outbox. It is fed with whole Samples,
-// so that a record costs no atomic operation.
-type Latency struct {
-	buckets [len(bounds) + 1]atomic.Uint64
-	sum     atomic.Uint64 // milliseconds
-}
-
-// Sample is what one link reader has seen and not yet added.
-type Sample struct {
-	buckets [len(bounds) + 1]uint32
-	sum     uint64
-	used    bool
-}
-
-// Observe notes n deliveries. A negative latency (clocks differ) counts as none.
-func (s *Sample) Observe(d time.Duration, n int) {
-	ms := max(0, d.Milliseconds())
-	i := 0
-	for i < len(bounds) && ms > bounds[i] {
-		i++
+// foresee makes the series whose labels are known, so that the first event is a rise and not a beginning.
+func (s *Set) foresee() {
+	for _, cause := range []string{"claim", "link_down", "link_up"} {
+		s.Handovers.WithLabelValues(cause)
 	}
-	s.buckets[i] += uint32(n)
-	s.sum += uint64(ms) * uint64(n)
-	s.used = true
-}
-
-// Add adds a sample and empties it.
-func (l *Latency) Add(s *Sample) {
-	if !s.used {
-		return
+	for _, r := range []link.GapReason{
+		link.GapRetention, link.GapReplayLimit, link.GapTopic, link.GapTruncated, link.GapTooLarge, link.GapMoved,
+	} {
+		s.Gaps.WithLabelValues(r.String())
 	}
-	for i, n := range s.buckets {
-		if n > 0 {
-			l.buckets[i].Add(uint64(n))
-		}
+	for _, c := range closecode.All() {
+		s.Closes.WithLabelValues(strconv.Itoa(c.Code))
 	}
-	l.sum.Add(s.sum)
-	*s = Sample{}
-}
-
-var latencyDesc = prometheus.NewDesc(namespace+"_delivery_latency_seconds",
-	"Time from a record's timestamp to the client's outbox.", nil, nil)
-
-// Describe implements prometheus.Collector.
-func (l *Latency) Describe(ch chan<- *prometheus.Desc) { ch <- latencyDesc }
-
-// Collect implements prometheus.Collector.
-func (l *Latency) Collect(ch chan<- prometheus.Metric) {
-	counts := make(map[float64]uint64, len(bounds))
-	var total uint64
-	for i, b := range bounds {
-		total += l.buckets[i].Load()
-		counts[float64(b)/1000] = total
+	for _, reason := range []string{"silent", "overflow", "stopped", "malformed", "unfit", "closed", "timeout", "broken"} {
+		s.LinkDowns.WithLabelValues(reason)
 	}
-	total += l.buckets[len(bounds)].Load()
-	ch <- prometheus.MustNewConstHistogram(latencyDesc, total, float64(l.sum.Load())/1000, counts)
+	for _, status := range []string{"400", "401", "403", "404", "405", "426", "503", "handshake"} {
+		s.Refused.WithLabelValues(status)
+	}
 }

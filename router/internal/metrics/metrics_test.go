@@ -12,13 +12,17 @@ import (
 func TestLatencyIsAHistogramOfWholeSamples(t *testing.T) {
 	var l Latency
 	var s Sample
+	const now = int64(1_800_000_000_000)
 	for _, d := range []time.Duration{-time.Second, 0, time.Millisecond, 4 * time.Millisecond, time.Hour} {
-		s.Observe(d, 2)
+		s.Note(now - d.Milliseconds())
+		s.Note(now - d.Milliseconds())
 	}
+	l.Add(&s) // nothing is written yet
+	s.Written(now)
 	l.Add(&s)
 	l.Add(&s) // it is empty now
 	want := `
-# HELP pointsman_router_delivery_latency_seconds Time from a record's timestamp to the client's outbox.
+# HELP pointsman_router_delivery_latency_seconds Time from a record's timestamp to its write to the client's socket; to its outbox where the socket was full or speaks TLS.
 # TYPE pointsman_router_delivery_latency_seconds histogram
 `
 	for _, b := range []struct {
@@ -42,7 +46,7 @@ func TestNamesFollowTheRules(t *testing.T) {
 	r := prometheus.NewPedanticRegistry()
 	s := New(r, Gauges{
 		Sessions: zero, Waiting: zero, Pending: zero, Queued: zero, LinksUp: zero, Streams: zero, TableRevision: zero,
-		TableAge: zero, EtcdAway: zero, LinkDials: zero, LinkFailures: zero, Malformed: zero,
+		Nodes: zero, Partitions: zero, StoodIn: zero, Unserved: zero, Draining: zero, TableAge: zero, EtcdAway: zero, LinkDials: zero, LinkFailures: zero, Malformed: zero,
 		AuthKeys: zero, AuthKeysAge: zero, AuthFailures: zero,
 	})
 	s.Close(1001)

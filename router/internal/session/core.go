@@ -189,10 +189,10 @@ func (c *Core) Attached(now time.Time, l LinkID, a link.Attached) {
 
 // Record takes a record from a stream: it goes to the client if it is the next one, from whatever stream it
 // comes, and is dropped if the client has it.
-func (c *Core) Record(now time.Time, l LinkID, id uint64, r *link.Record) {
+func (c *Core) Record(now time.Time, l LinkID, id uint64, r *link.Record) (known bool) {
 	s := c.find(l, id)
 	if s == nil || !s.attached {
-		return
+		return false
 	}
 	cost := r.Cost()
 	s.left -= cost
@@ -200,18 +200,19 @@ func (c *Core) Record(now time.Time, l LinkID, id uint64, r *link.Record) {
 	if r.Offset < c.next {
 		c.dropped++
 		c.regrant()
-		return
+		return true
 	}
 	if s.from > c.next {
 		// The stream lacks something before it that the other one has; the other one has this, too.
 		s.from = r.Offset + 1
 		c.regrant()
-		return
+		return true
 	}
 	c.next = r.Offset + 1
 	c.ledger.queued += cost
 	c.heardAt = now
 	c.out.Record(r)
+	return true
 }
 
 // Gap says that records of a stream are out of reach.

@@ -71,17 +71,17 @@ func (f *Feed) Attached(now time.Time, l LinkID, a link.Attached) {
 }
 
 // Record takes a record from a stream.
-func (f *Feed) Record(now time.Time, l LinkID, id uint64, r *link.Record) {
+func (f *Feed) Record(now time.Time, l LinkID, id uint64, r *link.Record) (known bool) {
 	if f.trail != nil {
 		if c := f.trail.find(l, id); c != nil {
-			c.Record(now, l, id, r)
+			known = c.Record(now, l, id, r)
 			if f.trail.reaches(c) {
 				f.follow(now)
 			}
 		}
-		return
+		return known
 	}
-	f.core.Record(now, l, id, r)
+	return f.core.Record(now, l, id, r)
 }
 
 // Gap says that records of a stream are out of reach.

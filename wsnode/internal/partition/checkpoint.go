@@ -64,6 +64,7 @@ type Status struct {
 	Scanning   bool   `json:"scanning"`
 	ScanAt     int64  `json:"scan_at"`
 	ScanBytes  uint64 `json:"scan_bytes"`
+	ScanReads  uint64 `json:"scan_reads"` // answers of Kafka
 	Deliveries uint64 `json:"deliveries"` // records times streams since the loop began
 }
 
@@ -74,7 +75,7 @@ func (l *Loop) Status() Status {
 		Head: l.head, Start: l.bounds.Start, Stable: l.bounds.Stable, High: l.bounds.High,
 		Streams: l.attached, Pending: l.pending, Behind: l.behind, Lowest: l.head,
 		RingBytes: l.ring.bytes, RingLow: l.ring.low, RingCount: l.ring.end - l.ring.first,
-		Scanning: l.scan.active, ScanAt: l.scan.pos, ScanBytes: l.scan.bytes, Deliveries: l.sent,
+		Scanning: l.scan.active, ScanAt: l.scan.pos, ScanBytes: l.scan.bytes, ScanReads: l.scan.reads, Deliveries: l.sent,
 	}
 	for _, at := range l.links {
 		for _, b := range at.behind {

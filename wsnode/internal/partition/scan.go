@@ -43,8 +43,9 @@ type scan struct {
 	retryAt time.Time
 	retries int
 	bytes   uint64
-	told    int64 // the position last told in a checkpoint
-	again   int64 // offsets that the pass went back so far
+	reads   uint64 // answers
+	told    int64  // the position last told in a checkpoint
+	again   int64  // offsets that the pass went back so far
 
 	firstCame, lastCame time.Time // of the newcomers that wait for a pass
 
@@ -254,6 +255,7 @@ func (l *Loop) Scanned(now time.Time, b *source.Batch) {
 	c.waiting = false
 	c.retryAt, c.retries = time.Time{}, 0
 	c.bytes += uint64(b.Bytes)
+	c.reads++
 	if stale := c.stale; stale || l.phase != reading || !c.active || b.From > c.pos {
 		c.stale = false
 		l.advanceScan(now)

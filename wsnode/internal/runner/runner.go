@@ -294,6 +294,7 @@ func (r *Runner) retire(lp *loop) bool {
 	st := lp.status.Load()
 	r.totals.Deliveries += st.Deliveries
 	r.totals.ScanBytes += st.ScanBytes
+	r.totals.ScanReads += st.ScanReads
 	return true
 }
 
@@ -324,6 +325,7 @@ func (r *Runner) readable(p int32) {
 type Totals struct {
 	Deliveries uint64
 	ScanBytes  uint64
+	ScanReads  uint64
 }
 
 // Refresh makes Status current. It waits for every loop, or until ctx ends.
@@ -359,6 +361,7 @@ func (r *Runner) Status() ([]partition.Status, Totals) {
 	for i := range all {
 		totals.Deliveries += all[i].Deliveries
 		totals.ScanBytes += all[i].ScanBytes
+		totals.ScanReads += all[i].ScanReads
 	}
 	slices.SortFunc(all, func(a, b partition.Status) int { return int(a.Partition - b.Partition) })
 	return all, totals
