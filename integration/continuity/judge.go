@@ -13,6 +13,7 @@ import (
 
 	"github.com/pointsmanhq/pointsman/integration/internal/checker"
 	"github.com/pointsmanhq/pointsman/integration/internal/load"
+	"github.com/pointsmanhq/pointsman/integration/internal/machine"
 )
 
 // Report is what a run amounts to. Nothing in it names a machine or a path.
@@ -67,7 +68,7 @@ type Second struct {
 
 // judge reads the topic and compares.
 func (r *Run) judge(ctx context.Context, failed error) (*Report, error) {
-	rep := &Report{Version: r.version(ctx), Machine: machine(), Began: r.began, Took: r.ended.Sub(r.began).Seconds(), Options: r.opts, Faults: r.faults}
+	rep := &Report{Version: r.version(ctx), Machine: machine.Describe(), Began: r.began, Took: r.ended.Sub(r.began).Seconds(), Options: r.opts, Faults: r.faults}
 	r.sample.finish(rep) // before all processes are idle
 	r.halt()
 	r.producing.Wait()

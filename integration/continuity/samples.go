@@ -2,7 +2,6 @@ package continuity
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -16,6 +15,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/pointsmanhq/pointsman/integration/internal/machine"
 )
 
 // Process is what one process used over its life. One that is started again is another one.
@@ -91,7 +92,7 @@ type sampler struct {
 func startSampler(r *Run) *sampler {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &sampler{run: r, stop: cancel, done: make(chan struct{}), processes: map[string]*Process{}, ticks: map[int]float64{}}
-	s.busy.Loads = append(s.busy.Loads, loadAverage())
+	s.busy.Loads = append(s.busy.Loads, machine.LoadAverage())
 	go func() {
 		defer close(s.done)
 		for pause(ctx, time.Second) {
@@ -111,7 +112,7 @@ func (s *sampler) finish(rep *Report) {
 	s.close()
 	n := float64(max(1, s.count))
 	s.busy.Product, s.busy.Clients, s.busy.Backend, s.busy.Others = s.busy.Product/n, s.busy.Clients/n, s.busy.Backend/n, s.busy.Others/n
-	s.busy.Loads = append(s.busy.Loads, loadAverage())
+	s.busy.Loads = append(s.busy.Loads, machine.LoadAverage())
 	rep.Busy = s.busy
 	for _, p := range s.processes {
 		rep.Processes = append(rep.Processes, *p)
@@ -148,13 +149,13 @@ func (s *sampler) look(ctx context.Context) {
 	}
 	targets = append(targets, target{"clients", roleClients, "", os.Getpid()})
 
-	now, total := time.Now(), machineSeconds()
+	now, total := time.Now(), machine.Seconds()
 	past := now.Sub(s.at).Seconds()
 	first := s.at.IsZero()
 	shares := map[string]float64{}
 	goroutines := s.goroutines(ctx, targets)
 	for i, t := range targets {
-		rss, used, ok := usage(t.pid)
+		rss, used, ok := machine.Usage(t.pid)
 		if !ok {
 			continue
 		}
@@ -230,64 +231,6 @@ func askGoroutines(ctx context.Context, admin string) int {
 	return 0
 }
 
-const ticksPerSecond = 100 // USER_HZ, on every Linux that Go runs on
-
-// usage is a process's resident memory and the CPU seconds that it has used.
-func usage(pid int) (rss int64, cpu float64, ok bool) {
-	if pid == 0 {
-		return 0, 0, false
-	}
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, 0, false
-	}
-	// The name may hold anything; the numbers begin behind it with field 3.
-	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
-	if len(fields) < 22 {
-		return 0, 0, false
-	}
-	n := func(field int) int64 {
-		v, _ := strconv.ParseInt(string(fields[field-3]), 10, 64) // the kernel's own numbers
-		return v
-	}
-	return n(24) * int64(os.Getpagesize()), float64(n(14)+n(15)) / ticksPerSecond, true
-}
-
-// machineSeconds is how many CPU seconds the machine has used for anything.
-func machineSeconds() float64 {
-	stat, err := os.ReadFile("/proc/stat")
-	if err != nil {
-		return 0
-	}
-	first, _, _ := bytes.Cut(stat, []byte("\n"))
-	sum := 0.0
-	for i, f := range bytes.Fields(first) {
-		// user nice system idle iowait irq softirq; what comes behind is counted in these or stolen.
-		if i == 0 || i == 4 || i == 5 || i > 7 {
-			continue
-		}
-		v, err := strconv.ParseFloat(string(f), 64)
-		if err != nil {
-			return 0
-		}
-		sum += v
-	}
-	return sum / ticksPerSecond
-}
-
-func loadAverage() float64 {
-	text, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return 0
-	}
-	word, _, _ := strings.Cut(string(text), " ")
-	v, err := strconv.ParseFloat(word, 64)
-	if err != nil {
-		return 0
-	}
-	return v
-}
-
 // settling is how long a process may grow into its work.
 const settling = 600.0
 
@@ -340,19 +283,6 @@ func perHour(at, values []float64) float64 {
 		return 0
 	}
 	return slope * 3600 / start * 100
-}
-
-// machine says what the run was made on, without naming it.
-func machine() string {
-	words := []string{fmt.Sprintf("%d cores", runtime.NumCPU())}
-	if info, err := os.ReadFile("/proc/meminfo"); err == nil {
-		if fields := strings.Fields(string(info)); len(fields) > 1 && fields[0] == "MemTotal:" {
-			if kb, err := strconv.ParseInt(fields[1], 10, 64); err == nil {
-				words = append(words, fmt.Sprintf("%.0f GB of memory", float64(kb)/(1<<20)))
-			}
-		}
-	}
-	return strings.Join(words, ", ")
 }
 
 // version is what the programs say that they are.

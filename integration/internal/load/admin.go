@@ -23,17 +23,8 @@ func RecreateTopic(ctx context.Context, brokers []string, topic string, partitio
 		return fmt.Errorf("recreate topic: %w", err)
 	}
 	defer cl.Close()
-	del := kmsg.NewPtrDeleteTopicsRequest()
-	dt := kmsg.NewDeleteTopicsRequestTopic()
-	dt.Topic = kmsg.StringPtr(topic)
-	del.Topics, del.TopicNames = append(del.Topics, dt), []string{topic}
-	del.TimeoutMillis = 10_000
-	deleted, err := del.RequestWith(ctx, cl)
-	if err == nil {
-		err = kerr.ErrorForCode(deleted.Topics[0].ErrorCode)
-	}
-	if err != nil {
-		return fmt.Errorf("delete topic %s: %w", topic, err)
+	if err := deleteTopic(ctx, cl, topic); err != nil {
+		return err
 	}
 	for {
 		add := kmsg.NewPtrCreateTopicsRequest()
@@ -54,6 +45,32 @@ func RecreateTopic(ctx context.Context, brokers []string, topic string, partitio
 			return fmt.Errorf("create topic %s again: %w", topic, errors.Join(context.Cause(ctx), err))
 		}
 	}
+}
+
+// DeleteTopic deletes a topic.
+func DeleteTopic(ctx context.Context, brokers []string, topic string) error {
+	cl, err := kgo.NewClient(kgo.AlwaysRetryEOF(), kgo.SeedBrokers(brokers...))
+	if err != nil {
+		return fmt.Errorf("delete topic: %w", err)
+	}
+	defer cl.Close()
+	return deleteTopic(ctx, cl, topic)
+}
+
+func deleteTopic(ctx context.Context, cl *kgo.Client, topic string) error {
+	del := kmsg.NewPtrDeleteTopicsRequest()
+	dt := kmsg.NewDeleteTopicsRequestTopic()
+	dt.Topic = kmsg.StringPtr(topic)
+	del.Topics, del.TopicNames = append(del.Topics, dt), []string{topic}
+	del.TimeoutMillis = 10_000
+	deleted, err := del.RequestWith(ctx, cl)
+	if err == nil {
+		err = kerr.ErrorForCode(deleted.Topics[0].ErrorCode)
+	}
+	if err != nil {
+		return fmt.Errorf("delete topic %s: %w", topic, err)
+	}
+	return nil
 }
 
 // AddPartitions makes a topic have so many partitions.

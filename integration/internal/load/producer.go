@@ -82,6 +82,11 @@ func (p *Producer) BurstOf(ctx context.Context, n int, record func(i int) *kgo.R
 
 // Run writes rate records a second over the keys in turn until ctx ends, then waits for all acknowledgements.
 func (p *Producer) Run(ctx context.Context, keys []string, rate float64, size int) error {
+	return p.RunOf(ctx, rate, func(n int64) *kgo.Record { return Sample(keys[n%int64(len(keys))], n, size) })
+}
+
+// RunOf is Run with records that the caller makes, the n-th of the call.
+func (p *Producer) RunOf(ctx context.Context, rate float64, record func(n int64) *kgo.Record) error {
 	every := p.Tick
 	if every == 0 {
 		every = tick
@@ -92,7 +97,7 @@ func (p *Producer) Run(ctx context.Context, keys []string, rate float64, size in
 	all := context.WithoutCancel(ctx) // what is under way when ctx ends is still delivered
 	for n := int64(0); ; {
 		for due := int64(rate * time.Since(begin).Seconds()); n < due; n++ {
-			p.send(all, Sample(keys[n%int64(len(keys))], n, size))
+			p.send(all, record(n))
 		}
 		select {
 		case <-t.C:

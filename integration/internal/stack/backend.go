@@ -227,3 +227,53 @@ func ensureTopic(ctx context.Context, brokers []string, o Options) (int32, error
 	}
 	return count, nil
 }
+
+// Backend is a Kafka and an etcd for several stacks of kind External, one after the other.
+type Backend struct {
+	back  backend
+	ports procs.Ports
+}
+
+// OpenBackend starts what stacks of that kind stand on: Real is Apache Kafka and an etcd as processes, Processes is
+// kfake and an etcd inside this one.
+func OpenBackend(ctx context.Context, kind Kind, dir string) (_ *Backend, err error) {
+	b := new(Backend)
+	switch kind {
+	case Real:
+		var root string
+		if root, err = repository(); err == nil {
+			b.back, err = openReal(ctx, root, dir, &b.ports)
+		}
+	case Processes:
+		b.back, err = openEmbedded(dir, &b.ports, false)
+	default:
+		err = fmt.Errorf("a stack of kind %s has no backend of its own", kind)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open a backend: %w", err), b.ports.Close())
+	}
+	return b, nil
+}
+
+// Kafka is the brokers' addresses.
+func (b *Backend) Kafka() []string { return b.back.kafka() }
+
+// Etcd is etcd's endpoints.
+func (b *Backend) Etcd() []string { return b.back.etcd() }
+
+// PIDs are the processes, by name; none for what is inside this one.
+func (b *Backend) PIDs() map[string]int {
+	if f, ok := b.back.(fragile); ok {
+		return f.pids()
+	}
+	return nil
+}
+
+// CreateTopic creates a topic.
+func (b *Backend) CreateTopic(ctx context.Context, name string, partitions int32) error {
+	_, err := ensureTopic(ctx, b.Kafka(), Options{Topic: name, Partitions: partitions})
+	return err
+}
+
+// Close ends both.
+func (b *Backend) Close() error { return errors.Join(b.back.close(), b.ports.Close()) }
