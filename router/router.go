@@ -111,6 +111,7 @@ func New(cfg Config, deps Deps) (*Router, error) {
 	if registerer == nil {
 		registerer = prometheus.NewRegistry()
 	}
+	metrics.Info(registerer, cfg.ID, cfg.Topic)
 	r.metrics = metrics.New(registerer, r.authGauges(r.gauges()))
 	r.hub = hub.New(hub.Config{
 		Topic:     cfg.Topic,

@@ -19,6 +19,7 @@ type metrics struct {
 	links, streams, behind, generation, claims, draining, etcdUp, topicUp   *prometheus.Desc
 	malformed, etcdAway, mapAge, linksOpened, scanReads, scanning, ringMost *prometheus.Desc
 	records, bytes, sent, scanned, mismatches, keyless, ring, linkBytes     *prometheus.Desc
+	info                                                                    *prometheus.Desc
 	head, lag, hanging, distance                                            *prometheus.Desc
 	gaps                                                                    *prometheus.CounterVec
 }
@@ -27,7 +28,11 @@ func newMetrics(n *Node) *metrics {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc(namespace+"_"+name, help, labels, nil)
 	}
+	// Constant labels, because neither changes while the node lives.
+	info := prometheus.NewDesc(namespace+"_info", "Always 1; the labels tell whose metrics these are.", nil,
+		prometheus.Labels{"id": n.cfg.ID, "topic": n.cfg.Topic, "group": n.cfg.Group, "zone": n.cfg.Zone})
 	m := &metrics{
+		info:        info,
 		n:           n,
 		links:       desc("links", "Routers that are connected."),
 		streams:     desc("streams", "Subscriptions of routers, one for each client and key."),
@@ -72,6 +77,7 @@ func newMetrics(n *Node) *metrics {
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
+		m.info,
 		m.links, m.streams, m.behind, m.generation, m.claims, m.draining, m.etcdUp, m.topicUp, m.malformed,
 		m.records, m.bytes, m.sent, m.scanned, m.mismatches, m.keyless, m.ring, m.linkBytes, m.head, m.lag, m.hanging,
 		m.etcdAway, m.mapAge, m.linksOpened, m.scanReads, m.scanning, m.ringMost, m.distance,
@@ -90,6 +96,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	counter := func(d *prometheus.Desc, v uint64) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v))
 	}
+	gauge(m.info, 1)
 	placed := n.check.Totals()
 	counter(m.records, n.records.Load())
 	counter(m.bytes, n.bytes.Load())

@@ -52,7 +52,9 @@ func nodeMetrics() (string, error) {
 	return c.table()
 }
 
-var descForm = regexp.MustCompile(`^Desc\{fqName: "([^"]+)", help: "(.*?)", (?:unit: "[^"]*", )?constLabels: \{\}, variableLabels: \{(.*)\}\}$`)
+var descForm = regexp.MustCompile(`^Desc\{fqName: "([^"]+)", help: "(.*?)", (?:unit: "[^"]*", )?constLabels: \{(.*)\}, variableLabels: \{(.*)\}\}$`)
+
+var constLabel = regexp.MustCompile(`(\w+)="[^"]*"`)
 
 // table is what was registered, by name.
 func (c *collected) table() (string, error) {
@@ -76,8 +78,14 @@ func (c *collected) table() (string, error) {
 		} else if strings.HasSuffix(m[1], "_total") {
 			kind = "counter"
 		}
-		labels := strings.ReplaceAll(m[3], ",", ", ")
-		rows = append(rows, fmt.Sprintf("| `%s` | %s | %s | %s |", m[1], kind, labels, strings.ReplaceAll(m[2], `\"`, `"`)))
+		var labels []string
+		for _, l := range constLabel.FindAllStringSubmatch(m[3], -1) {
+			labels = append(labels, l[1])
+		}
+		if m[4] != "" {
+			labels = append(labels, strings.Split(m[4], ",")...)
+		}
+		rows = append(rows, fmt.Sprintf("| `%s` | %s | %s | %s |", m[1], kind, strings.Join(labels, ", "), strings.ReplaceAll(m[2], `\"`, `"`)))
 	}
 	slices.Sort(rows)
 	return "| metric | type | labels | what it is |\n|---|---|---|---|\n" + strings.Join(rows, "\n") + "\n", nil

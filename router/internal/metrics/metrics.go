@@ -62,6 +62,14 @@ type Set struct {
 	BadTables prometheus.Counter
 }
 
+// Info registers the metric that says which router and which topic the others are of.
+func Info(r prometheus.Registerer, id, topic string) {
+	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: namespace, Name: "info", Help: "Always 1; the labels tell whose metrics these are.",
+		ConstLabels: prometheus.Labels{"id": id, "topic": topic},
+	}, func() float64 { return 1 }))
+}
+
 // Close counts a client's end by its code.
 func (s *Set) Close(code int) { s.Closes.WithLabelValues(strconv.Itoa(code)).Inc() }
 
