@@ -1,0 +1,59 @@
+package arena
+
+import (
+	"context"
+	"fmt"
+	"strings"
+)
+
+// Design is one of those that are compared.
+type Design struct {
+	Name  string
+	Title string // for tables
+	Says  string // one sentence
+	// Others is how many routers or redistributors it has by default beside so many servers; nil when it has none.
+	Others func(servers int) int
+	// Cache says that it needs a Redis.
+	Cache bool
+
+	other string // the role of the others
+	args  func(role string, o *Options) []string
+	open  func(ctx context.Context, o Options) (Arena, error)
+}
+
+// Designs lists all, in the order of the issue that they settle: what is simplest comes first.
+func Designs() []*Design {
+	return []*Design{
+		{
+			Name: "everyone", Title: "everybody reads everything",
+			Says: "Every server reads the whole topic; any client on any server.",
+			args: func(string, *Options) []string { return []string{"everyone"} },
+		},
+	}
+}
+
+// Names lists the names.
+func Names() []string {
+	var out []string
+	for _, d := range Designs() {
+		out = append(out, d.Name)
+	}
+	return out
+}
+
+// Find finds a design by its name.
+func Find(name string) (*Design, error) {
+	for _, d := range Designs() {
+		if d.Name == name {
+			return d, nil
+		}
+	}
+	return nil, fmt.Errorf("there is no design %q; there are %s", name, strings.Join(Names(), ", "))
+}
+
+func (d *Design) listens(role string) bool { return role != Redistributor }
+
+func (d *Design) readsKafka(role string) bool { return role != Router }
+
+// EntersServers reports whether clients connect to the servers themselves.
+func (d *Design) EntersServers() bool { return d.other != Router }

@@ -1,0 +1,294 @@
+package socket
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+const (
+	// closeTime is how long a client may take to answer a close frame.
+	closeTime = 2 * time.Second
+	// maxUnsent bounds what may wait for one client: 1 MiB is seconds of the fastest feed, and a thousand stuck
+	// clients still fit into a small machine.
+	maxUnsent = 1 << 20
+)
+
+// conn is one WebSocket. The library does the handshake, reads and answers control frames; what goes out is whole
+// frames in one outbox, written with one system call by whoever had something to send. Only while the socket is full
+// a goroutine writes the rest, so nobody waits for a client and an idle one holds no buffer.
+type conn struct {
+	// Static after accept.
+	net net.Conn
+	raw syscall.RawConn
+	ws  *websocket.Conn
+
+	replay []byte       // owned by the reader: what net/http had read already
+	heard  atomic.Int64 // Unix nanoseconds of the last bytes from the client
+
+	shared *shared
+
+	mu      sync.Mutex
+	out     []byte // guarded by mu; whole frames, but for what has left of the first
+	flying  int    // guarded by mu; bytes that the writer goroutine holds
+	writing bool   // guarded by mu; a writer goroutine owns the sending side
+	closing bool   // guarded by mu; a close frame is queued, nothing may follow it
+	shut    bool   // guarded by mu
+}
+
+// shared is what all connections of a server have in common.
+type shared struct {
+	boxes   outboxes
+	writers sync.WaitGroup
+}
+
+// outboxes are shared by all connections: a client holds one only while something waits for it.
+type outboxes struct{ pool sync.Pool }
+
+const outboxSize = 4 << 10
+
+func (o *outboxes) get() []byte {
+	if b, ok := o.pool.Get().(*[]byte); ok {
+		return (*b)[:0]
+	}
+	return make([]byte, 0, outboxSize)
+}
+
+func (o *outboxes) put(b []byte) {
+	if cap(b) == outboxSize {
+		o.pool.Put(&b)
+	}
+}
+
+func accept(w http.ResponseWriter, r *http.Request, sh *shared) (*conn, error) {
+	c := &conn{shared: sh}
+	ws, err := websocket.Accept(hijacker{w, c}, r, &websocket.AcceptOptions{
+		InsecureSkipVerify: true, CompressionMode: websocket.CompressionDisabled, Subprotocols: []string{subprotocol},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("accept a client: %w", err)
+	}
+	c.ws = ws
+	c.heard.Store(time.Now().UnixNano())
+	return c, nil
+}
+
+// hijacker hands the library our connection and small buffers instead of net/http's.
+type hijacker struct {
+	http.ResponseWriter
+	c *conn
+}
+
+func (h hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	nc, rw, err := http.NewResponseController(h.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, fmt.Errorf("hijack: %w", err)
+	}
+	if n := rw.Reader.Buffered(); n > 0 {
+		early, _ := rw.Reader.Peek(n)
+		h.c.replay = append([]byte(nil), early...)
+	}
+	h.c.net = nc
+	if sc, ok := nc.(syscall.Conn); ok {
+		if h.c.raw, err = sc.SyscallConn(); err != nil {
+			return nil, nil, fmt.Errorf("hijack: %w", err)
+		}
+	}
+	side := (*librarySide)(h.c)
+	return side, bufio.NewReadWriter(bufio.NewReaderSize(side, 512), bufio.NewWriterSize(side, 128)), nil
+}
+
+// librarySide is the conn as the WebSocket library sees it: it writes nothing but whole control frames.
+type librarySide conn
+
+func (l *librarySide) Read(p []byte) (int, error) {
+	if len(l.replay) > 0 {
+		n := copy(p, l.replay)
+		l.replay = l.replay[n:]
+		return n, nil
+	}
+	n, err := l.net.Read(p)
+	if n > 0 {
+		l.heard.Store(time.Now().UnixNano())
+	}
+	return n, err
+}
+
+func (l *librarySide) Write(p []byte) (int, error) {
+	c := (*conn)(l)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.shut {
+		return 0, net.ErrClosed
+	}
+	c.queueLocked(p)
+	c.closing = c.closing || p[0] == fin|opClose
+	c.flushLocked()
+	return len(p), nil
+}
+
+func (l *librarySide) Close() error {
+	(*conn)(l).abort()
+	return nil
+}
+
+func (l *librarySide) LocalAddr() net.Addr                { return l.net.LocalAddr() }
+func (l *librarySide) RemoteAddr() net.Addr               { return l.net.RemoteAddr() }
+func (l *librarySide) SetDeadline(t time.Time) error      { return l.net.SetDeadline(t) }
+func (l *librarySide) SetReadDeadline(t time.Time) error  { return l.net.SetReadDeadline(t) }
+func (l *librarySide) SetWriteDeadline(t time.Time) error { return l.net.SetWriteDeadline(t) }
+
+func (c *conn) queueLocked(frame []byte) {
+	if c.closing || c.shut {
+		return
+	}
+	if c.out == nil {
+		c.out = c.shared.boxes.get()
+	}
+	c.out = append(c.out, frame...)
+}
+
+func (c *conn) flushLocked() {
+	if len(c.out) == 0 || c.writing || c.shut {
+		return
+	}
+	if c.raw != nil {
+		n, err := attempt(c.raw, c.out)
+		if err != nil {
+			c.shutLocked()
+			return
+		}
+		if n == len(c.out) {
+			c.shared.boxes.put(c.out)
+			c.out = nil
+			return
+		}
+		c.out = append(c.out[:0], c.out[n:]...)
+	}
+	c.writing = true
+	c.shared.writers.Add(1)
+	go c.write()
+}
+
+// attempt writes what the socket takes at once.
+func attempt(raw syscall.RawConn, b []byte) (n int, err error) {
+	tried := raw.Write(func(fd uintptr) bool {
+		for {
+			n, err = syscall.Write(int(fd), b)
+			if !errors.Is(err, syscall.EINTR) {
+				return true
+			}
+		}
+	})
+	if errors.Is(err, syscall.EAGAIN) {
+		return 0, nil
+	}
+	return max(n, 0), errors.Join(err, tried)
+}
+
+// write is the goroutine that exists while the socket is full.
+func (c *conn) write() {
+	defer c.shared.writers.Done()
+	for {
+		c.mu.Lock()
+		if len(c.out) == 0 || c.shut {
+			c.writing = false
+			c.mu.Unlock()
+			return
+		}
+		buf := c.out
+		c.out, c.flying = nil, len(buf)
+		c.mu.Unlock()
+		_, err := c.net.Write(buf)
+		c.mu.Lock()
+		c.flying = 0
+		if err != nil {
+			c.shutLocked()
+		}
+		c.mu.Unlock()
+		c.shared.boxes.put(buf)
+	}
+}
+
+func (c *conn) unsentLocked() int { return len(c.out) + c.flying }
+
+// close queues a close frame; the socket is closed when the client has answered or closeTime is over.
+func (c *conn) close(code int, reason string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closeLocked(code, reason)
+}
+
+func (c *conn) closeLocked(code int, reason string) {
+	if c.closing || c.shut {
+		return
+	}
+	frame := []byte{fin | opClose, byte(2 + len(reason)), byte(code >> 8), byte(code)}
+	c.queueLocked(append(frame, reason...))
+	c.closing = true
+	c.flushLocked()
+	_ = c.net.SetReadDeadline(time.Now().Add(closeTime)) // the reader ends then, and with it the connection
+}
+
+func (c *conn) abort() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.shutLocked()
+}
+
+func (c *conn) shutLocked() {
+	if c.shut {
+		return
+	}
+	c.shut, c.out = true, nil
+	_ = c.net.Close() // nothing to save
+}
+
+// serve reads until the connection ends. Clients have nothing to say but pongs and the end.
+func (c *conn) serve() {
+	_, _, err := c.ws.Reader(context.Background())
+	if err == nil {
+		c.close(1003, "clients have nothing to say here")
+		_, _, _ = c.ws.Reader(context.Background())
+	}
+	_ = c.ws.CloseNow()
+	c.abort()
+}
+
+const (
+	fin     = 0x80
+	opText  = 1
+	opClose = 8
+	opPing  = 9
+)
+
+// headerRoom is the room before a payload that seal needs.
+const headerRoom = 4
+
+// seal makes a text frame of the payload buf[headerRoom:], in place. One frame serves every client.
+func seal(buf []byte) []byte {
+	n := len(buf) - headerRoom
+	switch {
+	case n <= 125:
+		buf[2], buf[3] = fin|opText, byte(n)
+		return buf[2:]
+	case n <= 0xffff:
+		buf[0], buf[1] = fin|opText, 126
+		binary.BigEndian.PutUint16(buf[2:], uint16(n))
+		return buf
+	}
+	long := make([]byte, 0, n+10)
+	long = append(long, fin|opText, 127)
+	long = binary.BigEndian.AppendUint64(long, uint64(n))
+	return append(long, buf[headerRoom:]...)
+}

@@ -1,0 +1,201 @@
+// Package topic is the designs' side of Kafka, by the library that the product uses too, so that what is compared is
+// the designs. It reads plain topics: no transactions, no compaction.
+package topic
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/IBM/sarama"
+
+	"github.com/pointsmanhq/pointsman/proto/link"
+
+	"github.com/pointsmanhq/pointsman/integration/designs/internal/feed"
+)
+
+// Config says where a topic is.
+type Config struct {
+	Brokers  []string
+	Topic    string
+	ClientID string
+}
+
+// Topic is one topic, open for reading. It is a feed.Source.
+type Topic struct {
+	// Static after Open.
+	cfg        Config
+	ID         [16]byte
+	Partitions int32
+	live       sarama.Client
+	tail       sarama.Consumer
+	behind     sarama.Client // reads of old records must not hold up the live ones: a broker is one lock
+
+	Records, Bytes atomic.Int64 // read live
+}
+
+// Sarama is the configuration that every client of the designs begins with.
+func Sarama(clientID string) *sarama.Config {
+	sc := sarama.NewConfig()
+	sc.Version = sarama.V3_6_0_0
+	sc.ClientID = clientID
+	sc.ChannelBufferSize = 1024
+	sc.Metadata.AllowAutoTopicCreation = false
+	sc.Metadata.Retry.Backoff = 100 * time.Millisecond
+	sc.Consumer.MaxWaitTime = 50 * time.Millisecond
+	sc.Consumer.MaxProcessingTime = time.Second
+	sc.Consumer.Retry.Backoff = 100 * time.Millisecond
+	return sc
+}
+
+// Open connects and finds out what the topic is.
+func Open(cfg Config) (_ *Topic, err error) {
+	t := &Topic{cfg: cfg}
+	if t.live, err = sarama.NewClient(cfg.Brokers, Sarama(cfg.ClientID)); err != nil {
+		return nil, fmt.Errorf("open topic %s: %w", cfg.Topic, err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, t.Close())
+		}
+	}()
+	if t.behind, err = sarama.NewClient(cfg.Brokers, Sarama(cfg.ClientID+"-behind")); err != nil {
+		return nil, fmt.Errorf("open topic %s: %w", cfg.Topic, err)
+	}
+	if t.tail, err = sarama.NewConsumerFromClient(t.live); err != nil {
+		return nil, fmt.Errorf("open topic %s: %w", cfg.Topic, err)
+	}
+	return t, t.describe()
+}
+
+func (t *Topic) describe() error {
+	broker := t.live.LeastLoadedBroker()
+	if broker == nil {
+		return fmt.Errorf("describe topic %s: %w", t.cfg.Topic, sarama.ErrOutOfBrokers)
+	}
+	if err := broker.Open(t.live.Config()); err != nil && !errors.Is(err, sarama.ErrAlreadyConnected) {
+		return fmt.Errorf("describe topic %s: %w", t.cfg.Topic, err)
+	}
+	resp, err := broker.GetMetadata(sarama.NewMetadataRequest(t.live.Config().Version, []string{t.cfg.Topic}))
+	if err != nil {
+		return fmt.Errorf("describe topic %s: %w", t.cfg.Topic, err)
+	}
+	for _, m := range resp.Topics {
+		if m.Err != sarama.ErrNoError {
+			return fmt.Errorf("describe topic %s: %w", t.cfg.Topic, m.Err)
+		}
+		t.ID, t.Partitions = m.Uuid, int32(len(m.Partitions)) //nolint:gosec // Kafka counts partitions in 32 bits
+	}
+	return nil
+}
+
+// Close ends the connections; nothing may read any more.
+func (t *Topic) Close() error {
+	var errs []error
+	if t.tail != nil {
+		errs = append(errs, t.tail.Close())
+	}
+	if t.behind != nil {
+		errs = append(errs, t.behind.Close())
+	}
+	return errors.Join(append(errs, t.live.Close())...)
+}
+
+// Bounds implements feed.Source.
+func (t *Topic) Bounds(_ context.Context, partition int32) (oldest, end int64, err error) {
+	if oldest, err = t.behind.GetOffset(t.cfg.Topic, partition, sarama.OffsetOldest); err == nil {
+		end, err = t.behind.GetOffset(t.cfg.Topic, partition, sarama.OffsetNewest)
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("find the bounds of partition %d: %w", partition, err)
+	}
+	return oldest, end, nil
+}
+
+// Recent is where to begin so that clients that come with fresh cursors are served from memory: so many records before
+// the end.
+func (t *Topic) Recent(ctx context.Context, partition int32, back int64) (from, end int64, err error) {
+	oldest, end, err := t.Bounds(ctx, partition)
+	return max(oldest, end-back), end, err
+}
+
+// Tail implements feed.Source.
+func (t *Topic) Tail(ctx context.Context, partition int32, from int64, batch func([]*feed.Record)) error {
+	pc, err := t.tail.ConsumePartition(t.cfg.Topic, partition, from)
+	if err != nil {
+		return fmt.Errorf("read partition %d from %d: %w", partition, from, err)
+	}
+	defer func() { _ = pc.Close() }() // only tells errors that came before
+	const most = 512
+	for {
+		var m *sarama.ConsumerMessage
+		var ok bool
+		select {
+		case m, ok = <-pc.Messages():
+		case <-ctx.Done():
+			return nil
+		}
+		if !ok {
+			return fmt.Errorf("read partition %d: the consumer has ended", partition)
+		}
+		// What one fetch brought is one batch: whoever it is for is written to once.
+		out := append(make([]*feed.Record, 0, 1+min(most, len(pc.Messages()))), t.record(m))
+		for len(out) < most && len(pc.Messages()) > 0 {
+			if m, ok = <-pc.Messages(); !ok {
+				break
+			}
+			out = append(out, t.record(m))
+		}
+		batch(out)
+	}
+}
+
+// Read implements feed.Source.
+func (t *Topic) Read(ctx context.Context, partition int32, from, to int64, record func(*feed.Record) bool) error {
+	if from >= to {
+		return nil
+	}
+	c, err := sarama.NewConsumerFromClient(t.behind)
+	if err != nil {
+		return fmt.Errorf("read partition %d: %w", partition, err)
+	}
+	defer func() { _ = c.Close() }() // has nothing of its own to lose
+	pc, err := c.ConsumePartition(t.cfg.Topic, partition, from)
+	if err != nil {
+		return fmt.Errorf("read partition %d from %d: %w", partition, from, err)
+	}
+	defer func() { _ = pc.Close() }()
+	for {
+		select {
+		case m, ok := <-pc.Messages():
+			if !ok {
+				return fmt.Errorf("read partition %d: the consumer has ended", partition)
+			}
+			if m.Offset >= to || !record(convert(m)) || m.Offset+1 >= to {
+				return nil
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (t *Topic) record(m *sarama.ConsumerMessage) *feed.Record {
+	r := convert(m)
+	t.Records.Add(1)
+	t.Bytes.Add(int64(r.Size()))
+	return r
+}
+
+func convert(m *sarama.ConsumerMessage) *feed.Record {
+	r := &feed.Record{Partition: m.Partition, Offset: m.Offset, Timestamp: m.Timestamp.UnixMilli(), Key: m.Key, Value: m.Value}
+	if len(m.Headers) > 0 {
+		r.Headers = make([]link.Header, 0, len(m.Headers))
+		for _, h := range m.Headers {
+			r.Headers = append(r.Headers, link.Header{Key: h.Key, Value: h.Value})
+		}
+	}
+	return r
+}
