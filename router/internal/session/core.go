@@ -39,6 +39,7 @@ type Core struct {
 	greeted   bool           // hello was sent: next is valid
 	waiting   bool           // the client was told that no node lives
 	pending   bool           // the shell polls
+	shut      bool           // nothing may come yet: the client was not greeted, and is not by this Core
 	closures  int32
 	start     link.Start // until greeted or after a topic was recreated: where to begin
 	told      *told      // while a gap is owed: what next is a position in
@@ -66,7 +67,7 @@ type told struct {
 
 // New returns a session that has no stream yet; the first Route gives it one.
 func New(cfg *Config, out Output, o Open) *Core {
-	c := newCore(cfg, out, &ledger{window: cfg.Window, lanes: 1}, &o)
+	c := newCore(cfg, out, &ledger{window: cfg.Window, lanes: 1, width: 1}, &o)
 	return &c
 }
 
@@ -420,7 +421,9 @@ func (c *Core) attach(l LinkID) stream {
 		c.join()
 		start = link.Start{Kind: link.StartCursor, Value: c.next}
 	}
-	s.left = c.ledger.allowance(c.primary.left, c.elsewhere())
+	if !c.shut {
+		s.left = c.ledger.allowance(c.primary.left, c.elsewhere())
+	}
 	c.ledger.under += s.left
 	s.id = c.out.Attach(l, link.Attach{
 		Partition: c.partition, Key: c.key, Start: start, TopicID: c.topicID, Credit: s.left,
@@ -459,13 +462,22 @@ func (c *Core) regrant() {
 }
 
 func (c *Core) regrantOne(s *stream, other int64) {
-	if s.link == 0 {
+	if s.link == 0 || c.shut {
 		return
 	}
 	if give := c.ledger.grant(s.left, other, c.elsewhere()); give > 0 {
 		s.left += give
 		c.ledger.under += give
 		c.out.Credit(s.link, s.id, give)
+	}
+}
+
+// reclaim takes back what the stream has under way above its share, by asking for it again from the cursor: keys have
+// come that want some of it, and there is no way to have unused credit returned. Not during a handover, whose end does it.
+func (c *Core) reclaim() {
+	if p := c.primary; p.link != 0 && c.secondary.link == 0 && p.left > c.ledger.share() {
+		c.drop(&c.primary)
+		c.primary = c.attach(p.link)
 	}
 }
 

@@ -13,19 +13,33 @@ type Routes interface{ Route(partition int32) LinkID }
 // and a Feed is a Core and nothing more. When partitions were added and the key moved, there is a trail as well.
 // Like a Core it is driven by its shell, one event at a time, and must not be copied.
 type Feed struct {
-	core  Core // the only one; not in use while there is a trail
+	core  Core // the only one; not in use while there is a trail, but for its account
 	trail *trail
-	book  ledger
+	book  ledger // unless the key is one of several
+	lanes int32  // Cores that the account counts
+	joint bool   // the key is one of several: somebody else keeps the account and sends heartbeats
 }
 
 // NewFeed returns a session that has no stream yet; the first Route gives it one.
 func NewFeed(cfg *Config, out Output, o Open) *Feed {
-	f := &Feed{book: ledger{window: cfg.Window, lanes: 1}}
-	f.core = newCore(cfg, out, &f.book, &o)
+	f := &Feed{book: ledger{window: cfg.Window}}
+	f.open(cfg, out, &f.book, o)
+	return f
+}
+
+func (f *Feed) open(cfg *Config, out Output, book *ledger, o Open) {
+	f.core = newCore(cfg, out, book, &o)
+	f.count(1)
 	if o.Path != nil {
 		f.begin(o)
 	}
-	return f
+}
+
+// count tells the account how many Cores there are.
+func (f *Feed) count(lanes int) {
+	n := int32(lanes) //nolint:gosec // a handful
+	f.core.ledger.add(n - f.lanes)
+	f.lanes = n
 }
 
 // Heard is when the client was last sent something.
@@ -123,15 +137,42 @@ func (f *Feed) Poll(now time.Time) {
 // Written says that records of this cost have left the outbox.
 func (f *Feed) Written(now time.Time, cost int64) {
 	if f.trail != nil {
-		f.book.queued -= cost
+		f.core.ledger.queued -= cost
 		f.trail.regrant()
 		return
 	}
 	f.core.Written(now, cost)
 }
 
+func (f *Feed) regrant() {
+	if f.trail != nil {
+		f.trail.regrant()
+		return
+	}
+	f.core.regrant()
+}
+
+// Reclaim takes back credit that is under way above the key's share, if the key is one of several.
+func (f *Feed) Reclaim() {
+	switch {
+	case !f.joint:
+	case f.trail != nil:
+		for _, ln := range f.trail.lanes {
+			ln.core.reclaim()
+		}
+	default:
+		f.core.reclaim()
+	}
+}
+
 // Tick sends the heartbeat when it is due. It wants to be called at least ten times per heartbeat.
 func (f *Feed) Tick(now time.Time) {
+	if f.joint {
+		f.Poll(now)
+		f.Reclaim()
+		f.regrant()
+		return
+	}
 	if f.trail == nil {
 		f.core.Tick(now)
 		return
@@ -198,6 +239,32 @@ func (f *Feed) Positions(dst []Position) []Position {
 		return dst
 	}
 	return f.trail.positions(dst)
+}
+
+// Place is where the client continues, and in which topic: that of its cursor, also between two lives of the topic, when
+// it has not been told yet. There is none before hello.
+func (f *Feed) Place() (topicID [16]byte, at []Position, ok bool) {
+	c := &f.core
+	if t := f.trail; t != nil {
+		c = &t.lanes[0].core
+		if t.placed() {
+			t.join()
+			return c.topicID, t.positions(nil), true
+		}
+		if !t.greeted {
+			return topicID, nil, false
+		}
+	} else if c.placed() {
+		c.join()
+		return c.topicID, []Position{{c.partition, c.next}}, true
+	}
+	switch {
+	case !c.greeted || c.owed == link.GapNone:
+		return topicID, nil, false
+	case c.told.at != nil:
+		return c.told.topicID, c.told.at, true
+	}
+	return c.told.topicID, []Position{{c.told.partition, c.next}}, true
 }
 
 // Primary is the link that serves the session, 0 for none.

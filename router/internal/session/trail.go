@@ -42,11 +42,12 @@ type lane struct {
 func (f *Feed) begin(o Open) {
 	t := f.start(o.Path)
 	t.reached, t.done, t.beatAt = o.Plan.Reached, o.Plan.Done, o.Since
-	f.book.shut = len(o.Plan.Lanes) > 1
 	for _, p := range o.Plan.Lanes {
 		each := o
 		each.Partition, each.Start = p.Partition, p.Start
-		t.add(newCore(f.core.cfg, nil, &f.book, &each))
+		c := newCore(f.core.cfg, nil, f.core.ledger, &each)
+		c.shut = len(o.Plan.Lanes) > 1
+		t.add(c)
 	}
 }
 
@@ -114,7 +115,8 @@ func (f *Feed) alone(ln *lane) {
 	heard := t.heard()
 	f.core, f.trail = ln.core, nil
 	f.core.out, f.core.heardAt = t.out, heard
-	f.book.lanes, f.book.shut = 1, false
+	f.core.shut = false
+	f.count(1)
 	if f.core.pending != t.pending {
 		t.out.Handover(f.core.pending)
 	}
@@ -125,7 +127,7 @@ func (t *trail) add(c Core) *lane {
 	ln := &lane{t: t, core: c}
 	ln.core.out = ln
 	t.lanes = append(t.lanes, ln)
-	t.f.book.lanes = int32(len(t.lanes)) //nolint:gosec // a handful
+	t.f.count(len(t.lanes))
 	t.out.Follow(c.partition)
 	return ln
 }
@@ -309,7 +311,7 @@ func (t *trail) prune() {
 			t.done = append(t.done, p)
 		}
 	}
-	t.f.book.lanes = int32(len(t.lanes)) //nolint:gosec // a handful
+	t.f.count(len(t.lanes))
 	t.regrant()
 }
 
@@ -329,7 +331,7 @@ func (t *trail) settle(now time.Time) {
 func (t *trail) beat(now time.Time) {
 	f := t.f
 	first := t.at()
-	if now.Sub(t.heard()) < first.cfg.Heartbeat*4/5 || f.book.queued > 0 {
+	if now.Sub(t.heard()) < first.cfg.Heartbeat*4/5 || f.core.ledger.queued > 0 {
 		return
 	}
 	t.beatAt = now
@@ -357,7 +359,9 @@ func (t *trail) greet(h Hello) {
 		}
 		ln.gaps = nil
 	}
-	t.f.book.shut = false
+	for _, ln := range t.lanes {
+		ln.core.shut = false
+	}
 	t.regrant()
 }
 
