@@ -2,10 +2,11 @@
 # Builds the images that deploy/compose.yaml reads from its environment, on a machine that can pull none:
 #   Kafka   the jars of integration/kafka/pom.xml, a Java runtime cut to size, a static busybox for a shell
 #   etcd    built from its Go module
+#   HAProxy, Prometheus   Debian's programs with the libraries they are linked with (Prometheus only where it is installed)
 #   router, wsnode   bin/router and bin/wsnode (run `make build` first; `make images` does)
 # Each tag is a hash of what the image is made of, so nothing is built twice and a stand-in never sits in a cache
 # under a public name. Writes the variables to .cache/images.env and prints them.
-# Needs Docker, Java 17 (JDK), Maven, Go, busybox (static).
+# Needs Docker, Java 17 (JDK), Maven, Go, busybox (static), haproxy.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 here=deploy/local
@@ -36,7 +37,7 @@ kafka_image() {
   need busybox busybox-static
   local jdk root=$work/kafka
   jdk=$(dirname "$(dirname "$(readlink -f "$(command -v java)")")")
-  image=pointsman-local/kafka:$( { java --version; cat integration/kafka/pom.xml "$here"/kafka/* "$0"; } 2>/dev/null | sha256sum | cut -c1-12)
+  image=pointsman-local/kafka:$( { java --version; cat integration/kafka/pom.xml "$here"/kafka/*; declare -f kafka_image; } 2>/dev/null | sha256sum | cut -c1-12)
   if has_image "$image"; then return; fi
   echo "images: building $image" >&2
   rm -rf "$root"
@@ -69,7 +70,7 @@ kafka_image() {
 
 etcd_image() {
   local root=$work/etcd
-  image=pointsman-local/etcd:$( { go version; cat "$here/etcd/go.mod" "$0"; } | sha256sum | cut -c1-12)
+  image=pointsman-local/etcd:$( { go version; cat "$here/etcd/go.mod"; declare -f etcd_image; } | sha256sum | cut -c1-12)
   if has_image "$image"; then return; fi
   echo "images: building $image" >&2
   rm -rf "$root"
@@ -83,6 +84,22 @@ etcd_image() {
   )
   chmod 1777 "$root/tmp"
   tar -C "$root" -c . | docker import -c 'ENV PATH=/usr/local/bin' -c 'CMD ["/usr/local/bin/etcd"]' -c 'EXPOSE 2379' - "$image" >/dev/null
+  rm -rf "$root"
+}
+
+# debian_image NAME SETTING...: an installed program with the libraries that it is linked with.
+debian_image() {
+  local name=$1 program root=$work/$1 lib
+  shift
+  program=$(readlink -f "$(command -v "$name")")
+  image=pointsman-local/$name:$( { cat "$program"; declare -f debian_image; echo "$@"; } | sha256sum | cut -c1-12)
+  if has_image "$image"; then return; fi
+  echo "images: building $image" >&2
+  rm -rf "$root"
+  install -D "$program" "$root/bin/$name"
+  for lib in $(libraries "$program"); do install -D "$lib" "$root$lib"; done
+  install -d -o 65532 -g 65532 "$root/prometheus"
+  tar -C "$root" -c . | docker import -c 'USER 65532:65532' -c 'ENV PATH=/bin' "$@" - "$image" >/dev/null
   rm -rf "$root"
 }
 
@@ -110,19 +127,28 @@ forget_older() {
   done
 }
 
+# offer VARIABLE: what compose is to read.
+offer() {
+  forget_older "$image"
+  echo "export $1=$image" >>"$work/env"
+}
+
 "$here/engine.sh" >&2
 : >"$work/env"
 kafka_image
-forget_older "$image"
-echo "export KAFKA_IMAGE=$image" >>"$work/env"
+offer KAFKA_IMAGE
 etcd_image
-forget_older "$image"
-echo "export ETCD_IMAGE=$image" >>"$work/env"
+offer ETCD_IMAGE
+need haproxy haproxy
+debian_image haproxy
+offer HAPROXY_IMAGE
+if command -v prometheus >/dev/null; then
+  debian_image prometheus -c 'ENTRYPOINT ["/bin/prometheus"]' -c 'VOLUME ["/prometheus"]'
+  offer PROMETHEUS_IMAGE
+fi
 program_image router
-forget_older "$image"
-echo "export ROUTER_IMAGE=$image" >>"$work/env"
+offer ROUTER_IMAGE
 program_image wsnode
-forget_older "$image"
-echo "export WSNODE_IMAGE=$image" >>"$work/env"
+offer WSNODE_IMAGE
 mv "$work/env" .cache/images.env
 cat .cache/images.env
