@@ -81,7 +81,7 @@ continuity-short: build ## the same for two minutes each: a fixed seed, and a ra
 	bin/continuity -bin bin -seconds 120 -quiet 5 -seed 0 -clients 2000 -no-pauses -overlap
 
 .PHONY: lint
-lint: lint-go lint-rules lint-modules ## golangci-lint, the project's own rules, and each module built alone
+lint: lint-go lint-rules lint-modules lint-alerts ## golangci-lint, the project's own rules, each module built alone, alert rules
 
 .PHONY: lint-go
 lint-go: $(TOOLS)/golangci-lint
@@ -95,6 +95,12 @@ lint-rules:
 .PHONY: lint-modules
 lint-modules: # a workspace hides missing requires and upward imports
 	@for m in $(MODULES); do echo "GOWORK=off $$m"; (cd $$m && GOWORK=off $(GO) build ./... && GOWORK=off $(GO) vet ./...); done
+
+.PHONY: lint-alerts
+lint-alerts: # each alert fires and stays quiet in deploy/prometheus/alerts_test.yml
+	@if command -v promtool >/dev/null; then \
+	  promtool check config deploy/prometheus/prometheus.yml && promtool test rules deploy/prometheus/alerts_test.yml; \
+	else echo 'alert rules not checked: promtool is not installed (Debian: prometheus)'; fi
 
 .PHONY: fmt
 fmt: $(TOOLS)/golangci-lint ## format all Go code
