@@ -4,8 +4,11 @@ package arena
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -124,7 +127,67 @@ func (c *cluster) populate(ctx context.Context) error {
 			all = append(all, m)
 		}
 	}
-	return c.ready(ctx, all)
+	if err := c.ready(ctx, all); err != nil {
+		return err
+	}
+	return c.settled(ctx)
+}
+
+// settled waits until the partitions are shared evenly and the routers know it.
+func (c *cluster) settled(ctx context.Context) error {
+	owning := c.design.owning
+	if owning == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, errors.New("not settled within a minute"))
+	defer cancel()
+	err := procs.Poll(ctx, pollEvery, func() error {
+		owners := make(map[int32]string)
+		members := c.list(owning)
+		for _, m := range members {
+			var owned []int32
+			if err := get(ctx, m.Admin+"/debug/vars/owned", &owned); err != nil {
+				return err
+			}
+			if n := len(owned); n < int(c.opts.Partitions)/len(members) {
+				return fmt.Errorf("%s owns %d partitions", m.Name, n)
+			}
+			for _, p := range owned {
+				owners[p] = m.Name
+			}
+		}
+		if len(owners) != int(c.opts.Partitions) {
+			return fmt.Errorf("%d of %d partitions are owned", len(owners), c.opts.Partitions)
+		}
+		for _, m := range c.list(Router) {
+			known := make(map[int32]string)
+			if err := get(ctx, m.Admin+"/debug/vars/owners", &known); err != nil {
+				return err
+			}
+			if !maps.Equal(known, owners) {
+				return fmt.Errorf("%s knows %v, want %v", m.Name, known, owners)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("wait until the partitions are shared: %w", err)
+	}
+	return nil
+}
+
+// get reads JSON.
+func get(ctx context.Context, url string, into any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	return json.NewDecoder(resp.Body).Decode(into)
 }
 
 // start starts a part; ready waits for it.

@@ -16,9 +16,10 @@ type Design struct {
 	// Cache says that it needs a Redis.
 	Cache bool
 
-	other string // the role of the others
-	args  func(role string, o *Options) []string
-	open  func(ctx context.Context, o Options) (Arena, error)
+	other  string // the role of the others
+	owning string // the role that shares the partitions
+	args   func(role string, o *Options) []string
+	open   func(ctx context.Context, o Options) (Arena, error)
 }
 
 // Designs lists all, in the order of the issue that they settle: what is simplest comes first.
@@ -29,8 +30,23 @@ func Designs() []*Design {
 			Says: "Every server reads the whole topic; any client on any server.",
 			args: func(string, *Options) []string { return []string{"everyone"} },
 		},
+		{
+			Name: "plainrouter", Title: "plain router",
+			Says:   "Servers share the partitions; routers proxy each client to the owner of its key.",
+			Others: oneForTwo, other: Router, owning: Server,
+			args: func(role string, o *Options) []string {
+				name := "plainrouter-node"
+				if role == Router {
+					name = "plainrouter-router"
+				}
+				return []string{name, "--etcd=" + strings.Join(o.Etcd, ",")}
+			},
+		},
 	}
 }
+
+// oneForTwo is how many routers or redistributors stand beside so many servers: they do less than half the work.
+func oneForTwo(servers int) int { return max(1, servers/2) }
 
 // Names lists the names.
 func Names() []string {

@@ -5,15 +5,20 @@ import (
 	"context"
 
 	"github.com/pointsmanhq/pointsman/pkg/buildinfo"
+	"github.com/pointsmanhq/pointsman/pkg/etcdmap"
 	"github.com/pointsmanhq/pointsman/pkg/options"
 
 	"github.com/pointsmanhq/pointsman/integration/designs/everyone"
 	"github.com/pointsmanhq/pointsman/integration/designs/internal/program"
+	"github.com/pointsmanhq/pointsman/integration/designs/plainrouter"
 )
 
 // Parts are the commands that run one process of a design.
 type Parts struct {
 	Everyone everyoneCmd `cmd:"" help:"A server that reads the whole topic and keeps its clients' sockets."`
+
+	PlainrouterNode   plainNode   `cmd:"" help:"A server that shares the partitions with others and serves what routers send to it."`
+	PlainrouterRouter plainRouter `cmd:"" help:"A router that proxies each client to the owner of its key's partition."`
 }
 
 // Description is for --help.
@@ -33,4 +38,39 @@ type everyoneCmd struct {
 // Run runs a server of the design.
 func (c *everyoneCmd) Run(ctx context.Context, env options.Env) error {
 	return c.Options.Run(ctx, env, func(b program.Base) (program.Part, error) { return everyone.New(b, c.Listen) })
+}
+
+type etcdOptions struct {
+	Etcd       []string `default:"127.0.0.1:2379" placeholder:"HOST:PORT" group:"etcd" help:"etcd endpoints."`
+	EtcdPrefix string   `default:"/designs" placeholder:"KEY" group:"etcd" help:"Where this stack's keys begin."`
+}
+
+func (o etcdOptions) config(b program.Base) etcdmap.Config {
+	return etcdmap.Config{Endpoints: o.Etcd, Prefix: o.EtcdPrefix, Topic: b.Kafka.Topic, Logger: b.Logger.Named("etcd")}
+}
+
+type plainNode struct {
+	program.Options `embed:""`
+	etcdOptions     `embed:""`
+	Listen          string `default:"127.0.0.1:9080" placeholder:"ADDR" group:"Process" help:"Address for routers; it is published as it is."`
+}
+
+// Run runs a server of the design.
+func (c *plainNode) Run(ctx context.Context, env options.Env) error {
+	return c.Options.Run(ctx, env, func(b program.Base) (program.Part, error) {
+		return plainrouter.NewNode(b, c.Listen, c.config(b))
+	})
+}
+
+type plainRouter struct {
+	program.Options `embed:""`
+	etcdOptions     `embed:""`
+	Listen          string `default:"127.0.0.1:8080" placeholder:"ADDR" group:"Clients" help:"Address for clients."`
+}
+
+// Run runs a router of the design.
+func (c *plainRouter) Run(ctx context.Context, env options.Env) error {
+	return c.Options.Run(ctx, env, func(b program.Base) (program.Part, error) {
+		return plainrouter.NewRouter(b, c.Listen, c.config(b))
+	})
 }

@@ -34,6 +34,7 @@ type Base struct {
 	ID       string
 	Registry prometheus.Registerer
 	Ready    func(name string, check func() error)
+	Vars     func(name string, dump func() any)
 	Logger   *zap.Logger
 }
 
@@ -56,7 +57,7 @@ func (o Options) Run(ctx context.Context, env options.Env, build func(Base) (Par
 	}
 	part, err := build(Base{
 		Kafka: topic.Config{Brokers: o.Kafka, Topic: o.Topic, ClientID: o.ID},
-		ID:    o.ID, Registry: ops.Registry(), Ready: ops.Ready, Logger: log,
+		ID:    o.ID, Registry: ops.Registry(), Ready: ops.Ready, Vars: ops.Vars, Logger: log,
 	})
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package socket
 
 import (
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"github.com/pointsmanhq/pointsman/proto/clientmsg"
@@ -30,8 +31,8 @@ type Client struct {
 	live     bool // everything at or after next comes by itself
 	lastSent time.Time
 
-	// State belongs to the design behind the socket.
-	State any
+	// State belongs to the design behind the socket, and is always of one type.
+	State atomic.Value
 }
 
 // Key is the client key.
