@@ -46,7 +46,7 @@ endif
 test-kafka: build ## the same scenarios over real processes: Apache Kafka, etcd, bin/router, bin/wsnode (Java 17, Maven)
 	$(GO) run ./integration/cmd/withkafka $(GOTEST) -count=1 -timeout 10m -run '/^kafka$$' $(ARGS) ./wsnode/internal/kafka
 	POINTSMAN_STACK=real POINTSMAN_BIN=$(CURDIR)/bin $(GOTEST) -p 1 -count=1 -shuffle=on -timeout 30m $(ARGS) \
-	  ./integration/internal/realkafka ./integration/internal/realetcd ./integration/internal/stack ./integration
+	  ./integration/internal/realkafka ./integration/internal/realetcd ./integration/internal/stack ./integration/bench ./integration
 
 .PHONY: catchup
 catchup: build ## how long 1,000 clients take that come back 1,000,000 records behind; the times decide (Java 17, Maven; a quiet machine)
@@ -79,6 +79,19 @@ continuity-short: build ## the same for two minutes each: a fixed seed, and a ra
 	$(GO) build -o bin/ ./integration/cmd/continuity
 	bin/continuity -bin bin -seconds 120 -quiet 5 -seed 1 -clients 2000 -no-pauses
 	bin/continuity -bin bin -seconds 120 -quiet 5 -seed 0 -clients 2000 -no-pauses -overlap
+
+BENCH = bin/bench -bin bin -scenarios '$(SCENARIOS)' -rounds $(or $(ROUNDS),0) -seconds $(or $(SECONDS),0) $(if $(COMPARE),-compare $(COMPARE))
+
+.PHONY: bench
+bench: build ## what the product costs beside the cheapest program, the short part: SCENARIOS=pace-5000,idle-* ROUNDS=1 SECONDS=5 COMPARE=old.json; a quiet machine (Java 17, Maven)
+	$(GO) build -o bin/ ./integration/cmd/bench ./integration/cmd/floor
+	@mkdir -p .cache
+	@exec $(BENCH) -json .cache/bench.json $(ARGS)
+
+.PHONY: bench-full
+bench-full: build ## all of it, five rounds, into docs/benchmarks; two hours
+	$(GO) build -o bin/ ./integration/cmd/bench ./integration/cmd/floor
+	@exec $(BENCH) -full -out $(or $(OUT),docs/benchmarks) $(ARGS)
 
 .PHONY: lint
 lint: lint-go lint-rules lint-modules lint-alerts ## golangci-lint, the project's own rules, each module built alone, alert rules

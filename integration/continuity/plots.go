@@ -14,6 +14,8 @@ import (
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
 	"gonum.org/v1/plot/vg/vgsvg"
+
+	"github.com/pointsmanhq/pointsman/integration/internal/chart"
 )
 
 // hue is the colour of a family of faults in a timeline.
@@ -62,34 +64,6 @@ func (rep *Report) draw(dir string) error {
 	return nil
 }
 
-// tile draws plots below each other and beside each other, on white.
-func tile(plots [][]*plot.Plot, width, height vg.Length) *vgsvg.Canvas {
-	c := vgsvg.New(width, height)
-	dc := draw.New(c)
-	dc.SetColor(color.White)
-	dc.Fill(dc.Rectangle.Path())
-	tiles := draw.Tiles{Rows: len(plots), Cols: len(plots[0]), PadX: vg.Points(12), PadY: vg.Points(10), PadTop: vg.Points(4), PadBottom: vg.Points(4), PadLeft: vg.Points(4), PadRight: vg.Points(8)}
-	canvases := plot.Align(plots, tiles, dc)
-	for i := range plots {
-		for j, p := range plots[i] {
-			if p != nil {
-				p.Draw(canvases[i][j])
-			}
-		}
-	}
-	return c
-}
-
-// small makes text fit plots that stand beside each other.
-func small(p *plot.Plot) {
-	p.Title.TextStyle.Font.Size = vg.Points(8)
-	for _, a := range []*plot.Axis{&p.X, &p.Y} {
-		a.Label.TextStyle.Font.Size = vg.Points(8)
-		a.Tick.Label.Font.Size = vg.Points(7)
-	}
-	p.Legend.TextStyle.Font.Size = vg.Points(7)
-}
-
 // drawPauses is one histogram for each kind of fault, all over the same axis of time.
 func (rep *Report) drawPauses() (*vgsvg.Canvas, error) {
 	const cols = 4
@@ -107,12 +81,12 @@ func (rep *Report) drawPauses() (*vgsvg.Canvas, error) {
 	if len(rows) == 0 {
 		rows = [][]*plot.Plot{{plot.New()}}
 	}
-	return tile(rows, vg.Points(900), vg.Points(140)*vg.Length(len(rows))), nil
+	return chart.Tile(rows, vg.Points(900), vg.Points(140)*vg.Length(len(rows))), nil
 }
 
 func (p *Pauses) plot() (*plot.Plot, error) {
 	out := plot.New()
-	small(out)
+	chart.Small(out)
 	out.Title.Text = fmt.Sprintf("%s (%d): p99 %s, max %s", p.Kind, p.Faults, short(p.P99), short(p.Max))
 	out.X.Scale, out.X.Tick.Marker = plot.LogScale{}, plot.ConstantTicks(pauseTicks())
 	out.X.Min, out.X.Max = 0.5, 40_000
@@ -186,7 +160,7 @@ func (b *band) Thumbnail(c *draw.Canvas) {
 // marked is a plot over the run's time with its faults behind.
 func (rep *Report) marked(title, unit string) *plot.Plot {
 	p := plot.New()
-	small(p)
+	chart.Small(p)
 	p.Title.Text, p.Y.Label.Text, p.X.Label.Text = title, unit, "seconds"
 	for _, f := range rep.Faults {
 		for _, h := range hues() {
@@ -235,7 +209,7 @@ func (rep *Report) drawTimeline() (*vgsvg.Canvas, error) {
 	}
 	rate.Legend.Top, rate.Legend.Left, rate.Legend.XOffs = true, true, vg.Points(6)
 	rate.Y.Max *= 1.8 // room for the legend
-	return tile([][]*plot.Plot{{rate}, {late}}, vg.Points(1100), vg.Points(520)), nil
+	return chart.Tile([][]*plot.Plot{{rate}, {late}}, vg.Points(1100), vg.Points(520)), nil
 }
 
 // drawMemory shows each process's memory and goroutines.
@@ -276,7 +250,7 @@ func (rep *Report) drawMemory() (*vgsvg.Canvas, error) {
 	}
 	memory.Y.Min, routines.Y.Min = 0, 0
 	memory.Legend.Top = true
-	return tile([][]*plot.Plot{{memory}, {routines}}, vg.Points(1100), vg.Points(420)), nil
+	return chart.Tile([][]*plot.Plot{{memory}, {routines}}, vg.Points(1100), vg.Points(420)), nil
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

@@ -17,13 +17,13 @@ import (
 type Join struct {
 	Targets []string // host:port; the clients take them in turn
 	Path    string   // of the request, up to the key: "/v1/ws?key="
-	First   int      // number of the first client's key
-	Count   int
-	OneKey  bool   // all have the key First
-	Source  string // address to connect from; empty leaves it to the kernel
-	AtOnce  int    // connections in the making
-	Hello   bool   // a client is connected when it has been greeted, not when it was upgraded
-	Slow    int    // one in so many is slow: small buffers, and it reads only when Due says so; 0 for none
+	Keys    []string // of the clients, one each
+	First   int64    // number of the first key; the others follow, or are the same
+	OneKey  bool     // all keys are the same
+	Source  string   // address to connect from; empty leaves it to the kernel
+	AtOnce  int      // connections in the making
+	Hello   bool     // a client is connected when it has been greeted, not when it was upgraded
+	Slow    int      // one in so many is slow: small buffers, and it reads only when Due says so; 0 for none
 	Within  time.Duration
 }
 
@@ -64,9 +64,6 @@ type Seen struct {
 	Faults  int64    // what was wrong since the worker began
 	First   []string // some of those
 }
-
-// Key is the name of a key.
-func Key(n int) string { return fmt.Sprintf("client-%05d", n) }
 
 // Worker is the parent's end of a worker process.
 type Worker struct {

@@ -40,7 +40,8 @@ const (
 // client is one connection and what it has received.
 type client struct {
 	fd    int
-	key   int64
+	key   int64 // its number
+	name  string
 	next  int64 // sequence number that comes next
 	rest  []byte
 	began int64 // nanoseconds
@@ -156,7 +157,7 @@ func (l *loop) startLocked() {
 		if l.joined.First == 0 {
 			l.joined.First = time.Now().UnixNano()
 		}
-		c := &client{key: int64(l.join.First), began: time.Now().UnixNano(), slow: l.join.Slow > 0 && i%l.join.Slow == l.join.Slow-1}
+		c := &client{key: l.join.First, name: l.join.Keys[i], began: time.Now().UnixNano(), slow: l.join.Slow > 0 && i%l.join.Slow == l.join.Slow-1}
 		if !l.join.OneKey {
 			c.key += int64(i)
 		}
@@ -263,7 +264,8 @@ func (l *loop) ask(c *client) {
 		return
 	}
 	req := fmt.Appendf(nil, "GET %s%s HTTP/1.1\r\nHost: bench\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"+
-		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", l.join.Path, Key(int(c.key)))
+		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", l.join.Path, c.name)
+	c.name = ""
 	if n, err := syscall.Write(c.fd, req); err != nil || n != len(req) {
 		l.drop(c, "request: %d of %d bytes written: %v", n, len(req), err)
 		return

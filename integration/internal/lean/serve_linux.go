@@ -47,7 +47,7 @@ func (s *Load) Join(j Join, out *Joined) error {
 		return err
 	}
 	l.mu.Lock()
-	l.join, l.addrs, l.begun, l.todo, l.making = j, addrs, 0, j.Count, 0
+	l.join, l.addrs, l.begun, l.todo, l.making = j, addrs, 0, len(j.Keys), 0
 	l.joined = Joined{}
 	l.startLocked()
 	l.mu.Unlock()
@@ -59,12 +59,12 @@ func (s *Load) Join(j Join, out *Joined) error {
 		fault := l.faultLocked()
 		l.mu.Unlock()
 		switch {
-		case done && out.Connected == j.Count:
+		case done && out.Connected == len(j.Keys):
 			return nil
 		case done:
-			return fmt.Errorf("%d of %d clients connected: %s", out.Connected, j.Count, fault)
+			return fmt.Errorf("%d of %d clients connected: %s", out.Connected, len(j.Keys), fault)
 		case time.Now().After(deadline):
-			return fmt.Errorf("%d of %d clients connected within %s: %s", out.Connected, j.Count, j.Within, fault)
+			return fmt.Errorf("%d of %d clients connected within %s: %s", out.Connected, len(j.Keys), j.Within, fault)
 		}
 		time.Sleep(glance)
 	}
