@@ -54,6 +54,7 @@ type Config struct {
 	ResumeTimeout      time.Duration // default 10 s: how long the message of ?resume=message may take
 	AcceptTimeout      time.Duration // default 10 s: how long a request's head may take
 	DrainTimeout       time.Duration // default 30 s
+	DrainDelay         time.Duration // how much of it the router goes on taking clients, although unready; default none
 
 	LinkToken       string // shown to nodes
 	LinkTLS         *tls.Config

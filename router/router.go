@@ -270,13 +270,13 @@ func (r *Router) serve(server *http.Server, l net.Listener) error {
 	return fmt.Errorf("serve clients on %s: %w", l.Addr(), err)
 }
 
-// drain ends the router in order: unready, nobody new, then every client is told and closed.
-// It returns false when Kill cut it short.
+// drain ends the router in order: unready, so that balancers send it nobody, then nobody new, then every client is told
+// and closed. It returns false when Kill cut it short.
 func (r *Router) drain(server *http.Server) bool {
 	start := time.Now()
 	r.draining.Store(true)
-	r.edge.Refuse()
-	r.log.Info("draining", zap.Int64("clients", r.hub.Sessions()), zap.Duration("timeout", r.cfg.DrainTimeout))
+	clients := r.hub.Sessions()
+	r.log.Info("draining", zap.Int64("clients", clients), zap.Duration("delay", r.cfg.DrainDelay), zap.Duration("timeout", r.cfg.DrainTimeout))
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -288,11 +288,20 @@ func (r *Router) drain(server *http.Server) bool {
 		case <-ctx.Done():
 		}
 	})
+	if r.cfg.DrainDelay > 0 {
+		delay := time.NewTimer(r.cfg.DrainDelay)
+		defer delay.Stop()
+		select {
+		case <-delay.C:
+		case <-ctx.Done():
+		}
+	}
+	r.edge.Refuse()
 	end, cancelEnd := context.WithTimeout(ctx, shutdownTime)
 	_ = server.Shutdown(end) // closes the listener; upgraded connections are not the server's any more
 	cancelEnd()
-	r.hub.Drain(ctx, r.cfg.DrainTimeout)
-	r.log.Info("drained", zap.Int64("clients_cut", r.hub.Sessions()), zap.Duration("took", time.Since(start)))
+	r.hub.Drain(ctx, max(r.cfg.DrainTimeout-time.Since(start), 0))
+	r.log.Info("drained", zap.Int64("clients", clients), zap.Int64("clients_cut", r.hub.Sessions()), zap.Duration("took", time.Since(start)))
 	return ctx.Err() == nil
 }
 

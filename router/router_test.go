@@ -127,6 +127,38 @@ func TestRouterWithoutEtcdWaitsAndSaysSo(t *testing.T) {
 	}
 }
 
+// TestDrainingRouterIsUnreadyBeforeItRefuses: balancers look at /readyz, and until they have, clients still come.
+func TestDrainingRouterIsUnreadyBeforeItRefuses(t *testing.T) {
+	cfg := config(t)
+	cfg.DrainTimeout, cfg.DrainDelay = 2*patience, patience
+	r, err := router.New(cfg, router.Deps{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, drain := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	<-r.Listening()
+	drain()
+	waitFor(t, "/readyz to say that it drains", func() bool {
+		status, body := get(t, "http://"+r.AdminAddr()+"/readyz")
+		return status == http.StatusServiceUnavailable && strings.Contains(body, "draining")
+	})
+	// It knows no topic, and says so to whoever comes; a router that takes nobody says that it is stopping.
+	if status, body := get(t, "http://"+r.Addr()+"/v1/ws?key=a", "Connection", "Upgrade", "Upgrade", "websocket"); status != 503 || !strings.Contains(body, "topic") {
+		t.Errorf("a client that comes meanwhile gets %d %q", status, body)
+	}
+	r.Kill()
+	select {
+	case err := <-done:
+		if !errors.Is(err, router.ErrKilled) {
+			t.Errorf("got %v, want ErrKilled", err)
+		}
+	case <-time.After(patience):
+		t.Fatal("a second signal does not end the delay")
+	}
+}
+
 func TestKilledRouterSaysSo(t *testing.T) {
 	r, err := router.New(config(t), router.Deps{})
 	if err != nil {

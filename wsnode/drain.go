@@ -29,11 +29,14 @@ func (n *Node) drain(hard context.Context) error {
 	grace, cancel := context.WithTimeout(hard, n.cfg.DrainTimeout)
 	defer cancel()
 	left := n.leaveGroup()
-	if _, totals := n.links.Status(); totals.Streams > 0 && n.successors() == 0 {
+	_, before := n.links.Status()
+	alone := before.Streams > 0 && n.successors() == 0
+	if alone {
 		n.log.Warn("no other node can take over: this one serves its streams until the drain timeout is over",
-			zap.Duration("drain_timeout", n.cfg.DrainTimeout), zap.Int64("streams", totals.Streams))
+			zap.Duration("drain_timeout", n.cfg.DrainTimeout), zap.Int64("streams", before.Streams))
 	}
 	err := n.links.WaitEmpty(grace)
+	moving := time.Since(began)
 	_, totals := n.links.Status()
 	select {
 	case <-left:
@@ -43,7 +46,12 @@ func (n *Node) drain(hard context.Context) error {
 	if hard.Err() != nil {
 		return context.Cause(hard)
 	}
-	if err != nil {
+	switch {
+	case err == nil:
+	case alone && n.successors() == 0:
+		n.log.Warn("drain timeout is over and no other node has come: clients wait until there is one",
+			zap.Int64("streams", totals.Streams))
+	default:
 		n.log.Warn("drain timeout is over; routers will find other nodes for what is left",
 			zap.Int64("streams", totals.Streams))
 	}
@@ -57,6 +65,8 @@ func (n *Node) drain(hard context.Context) error {
 	if hard.Err() != nil {
 		return context.Cause(hard)
 	}
-	n.log.Info("drained", zap.Duration("took", time.Since(began)))
+	// A stream is served here until the router has it elsewhere, so its client waits for nothing meanwhile.
+	n.log.Info("drained", zap.Int64("streams", before.Streams), zap.Int64("streams_left", totals.Streams),
+		zap.Duration("moving_took", moving), zap.Duration("took", time.Since(began)))
 	return nil
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/pointsmanhq/pointsman/pkg/etcdmap"
 	"github.com/pointsmanhq/pointsman/proto/directory"
@@ -133,6 +135,8 @@ func TestOperatorsCanDrainANodeAndForeignPagesCannot(t *testing.T) {
 
 func TestDrainOfTheLastNodeEndsWithItsTimeout(t *testing.T) {
 	b := prepare(t, func(c *Config) { c.DrainTimeout = 300 * time.Millisecond })
+	core, logs := observer.New(zap.InfoLevel)
+	b.n.log = zap.New(core)
 	b.ready()
 	r := b.dial()
 	r.attach(1, 0, "k")
@@ -149,6 +153,17 @@ func TestDrainOfTheLastNodeEndsWithItsTimeout(t *testing.T) {
 	}
 	if took := time.Since(began); took < 300*time.Millisecond {
 		t.Errorf("gave up after %v", took)
+	}
+	for _, says := range []string{
+		"no other node can take over: this one serves its streams until the drain timeout is over",
+		"drain timeout is over and no other node has come: clients wait until there is one",
+	} {
+		if got := logs.FilterMessage(says).FilterField(zap.Int64("streams", 1)).Len(); got != 1 {
+			t.Errorf("the log says %d times: %s", got, says)
+		}
+	}
+	if got := logs.FilterMessage("drained").FilterField(zap.Int64("streams_left", 1)).Len(); got != 1 {
+		t.Errorf("the log does not say what was left: %v", logs.All())
 	}
 }
 

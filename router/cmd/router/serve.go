@@ -49,6 +49,7 @@ type serve struct {
 	ResumeTimeout time.Duration `default:"10s" group:"Clients" help:"How long the first message of ?resume=message may take."`
 	AcceptTimeout time.Duration `default:"10s" group:"Clients" help:"How long a client may take to send its request."`
 	DrainTimeout  time.Duration `default:"30s" group:"Clients" help:"How long an orderly stop may take; clients are closed one by one over most of it."`
+	DrainDelay    time.Duration `default:"1s" group:"Clients" help:"How much of that the router still takes clients, although /readyz says no: longer than balancers take to notice."`
 
 	tokenOptions `embed:""`
 
@@ -79,6 +80,9 @@ func (s *serve) Validate() error {
 		if d.value <= 0 {
 			return fmt.Errorf("--%s must be more than 0", d.name)
 		}
+	}
+	if s.DrainDelay < 0 || s.DrainDelay >= s.DrainTimeout {
+		return errors.New("--drain-delay must be shorter than --drain-timeout")
 	}
 	if s.Heartbeat < 100*time.Millisecond {
 		return errors.New("--heartbeat must be at least 100ms")
@@ -121,7 +125,7 @@ func (s *serve) config(log *zap.Logger) (router.Config, error) {
 		Etcd: s.Etcd, EtcdPrefix: s.EtcdPrefix, EtcdTLS: etcdTLS, EtcdUser: s.EtcdUser, EtcdPassword: etcdPassword,
 		Listen: s.Listen, TLS: clientsTLS, Auth: s.Auth, Origins: s.Origins, Admin: s.Admin,
 		Heartbeat: s.Heartbeat, ClientWindow: int64(s.Window), ClientPing: s.Ping, ClientTimeout: s.Timeout, ClientStallTimeout: s.Stall,
-		ResumeTimeout: s.ResumeTimeout, AcceptTimeout: s.AcceptTimeout, DrainTimeout: s.DrainTimeout,
+		ResumeTimeout: s.ResumeTimeout, AcceptTimeout: s.AcceptTimeout, DrainTimeout: s.DrainTimeout, DrainDelay: s.DrainDelay,
 		LinkToken: token, LinkTLS: linkTLS, LinkPing: s.LinkPing, LinkTimeout: s.LinkTimeout, LinkRetry: s.LinkRetry,
 		Version: buildinfo.Read().Version, Fault: os.Getenv("POINTSMAN_FAULT"),
 	}

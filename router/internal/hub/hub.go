@@ -210,10 +210,20 @@ func (h *Hub) rebuild(cause string) {
 // moved ends the turn in which all concerned sessions were told of a new table.
 func (h *Hub) moved(t *turn, start time.Time) {
 	mv := t.move
+	var before int64
+	if mv != nil {
+		before = mv.logged
+		mv.logged = mv.sessions.Load()
+	}
 	t.end()
 	took := time.Since(start)
 	h.cfg.Metrics.Moves.Observe(took.Seconds())
 	h.moves.end(mv, took)
+	if mv != nil && mv.logged > before {
+		from, to := h.moves.names(mv)
+		h.log.Info("sessions move", zap.String("cause", mv.cause), zap.Int64("sessions", mv.logged-before), zap.Strings("from", from),
+			zap.Strings("to", to), zap.Duration("took", took))
+	}
 }
 
 // put builds the next table and stores it. The caller holds change.

@@ -21,8 +21,9 @@ const (
 
 // move is one change of routes. Its counters outlive the change: sessions report when they are served again.
 type move struct {
-	at    time.Time
-	cause string
+	at     time.Time
+	cause  string
+	logged int64 // guarded by Hub.change; the sessions that the log told of
 
 	sessions atomic.Int64
 	unserved atomic.Int64
@@ -103,6 +104,13 @@ func (m *moves) end(mv *move, took time.Duration) {
 	if n := len(m.ring); len(mv.from) == 0 && mv.sessions.Load() == 0 && m.ring[n-1] == mv {
 		m.ring = m.ring[:n-1]
 	}
+}
+
+// names are the nodes of a move.
+func (m *moves) names(mv *move) (from, to []string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return append([]string{}, mv.from...), append([]string{}, mv.to...)
 }
 
 // list is what is remembered, the newest first.

@@ -133,17 +133,14 @@ func (h *Hub) Drain(ctx context.Context, timeout time.Duration) {
 	h.refuse()
 	all := h.sessions()
 	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-	end := time.Now().Add(timeout)
 	// Few clients need no long goodbye, and the last ones need time to answer.
 	const slowest = 10 * time.Millisecond
-	step := slowest
-	if n := len(all); n > 0 {
-		step = min(slowest, timeout*3/4/time.Duration(n))
-	}
 	start := time.Now()
+	last, end := start.Add(timeout*3/4), start.Add(timeout)
 	for i, s := range all {
-		due := start.Add(step * time.Duration(i))
-		if !pause(ctx, time.Until(due)+rand.N(step+1)) {
+		// From what is left, so that a pause of this process is spread over those who are left, and is no burst.
+		step := max(0, min(slowest, time.Until(last)/time.Duration(len(all)-i)))
+		if !pause(ctx, step/2+rand.N(step+1)) {
 			break
 		}
 		// They come one by one, so they may come back soon; the jitter is for those whose pace was too fast.
