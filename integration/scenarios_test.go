@@ -55,6 +55,12 @@ func TestCheckerIsChecked(t *testing.T) { scenario.CheckerIsChecked(t) }
 
 func TestForeignClients(t *testing.T) { scenario.ForeignClients(t) }
 
+func TestClientLibraries(t *testing.T) { scenario.ClientLibraries(t) }
+
+func TestPythonExample(t *testing.T) { scenario.PythonExample(t) }
+
+func TestTypesOfJavaScriptClient(t *testing.T) { scenario.TypesOfJavaScriptClient(t) }
+
 func TestRandomFaults(t *testing.T) { scenario.RandomFaults(t) }
 
 func TestRollingDeploy(t *testing.T) { scenario.RollingDeploy(t) }

@@ -1,4 +1,4 @@
-// Command readme writes the parts of README.md and docs/metrics.md that are made from the code: each program's
+// Command readme writes the parts of README.md, docs/metrics.md and docs/protocol.md that are made from the code: each program's
 // settings, the table of close codes, the metrics. With -check it changes nothing and fails if they are not what the
 // code says.
 //
@@ -28,6 +28,7 @@ func sections() []section {
 		{"README.md", "closecodes", func() (string, error) { return closecode.Markdown(), nil }},
 		{"README.md", "flags-router", func() (string, error) { return settings("./router/cmd/router") }},
 		{"README.md", "flags-wsnode", func() (string, error) { return settings("./wsnode/cmd/wsnode") }},
+		{"docs/protocol.md", "closecodes", func() (string, error) { return closecode.Markdown(), nil }},
 		{"docs/metrics.md", "metrics-router", routerMetrics},
 		{"docs/metrics.md", "metrics-wsnode", nodeMetrics},
 	}

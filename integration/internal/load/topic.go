@@ -153,8 +153,19 @@ func sumRecord(r *kgo.Record) uint32 {
 	return checker.Sum(r.Value, headers)
 }
 
-// bounds asks for the first offset and the last stable offset of every partition.
+// bounds asks for the first offset and the last stable offset of every partition, again where a leader is missing for
+// a moment.
 func bounds(ctx context.Context, cl *kgo.Client, topic string) (map[int32]*checker.Partition, error) {
+	for failures := 0; ; failures++ {
+		parts, err := askBounds(ctx, cl, topic)
+		if err == nil || failures == 100 || ctx.Err() != nil || !kerr.IsRetriable(err) {
+			return parts, err
+		}
+		pause(ctx, 100*time.Millisecond)
+	}
+}
+
+func askBounds(ctx context.Context, cl *kgo.Client, topic string) (map[int32]*checker.Partition, error) {
 	meta := kmsg.NewPtrMetadataRequest()
 	t := kmsg.NewMetadataRequestTopic()
 	t.Topic = kmsg.StringPtr(topic)
