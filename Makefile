@@ -48,6 +48,10 @@ test-kafka: build ## the same scenarios over real processes: Apache Kafka, etcd,
 	POINTSMAN_STACK=real POINTSMAN_BIN=$(CURDIR)/bin $(GOTEST) -p 1 -count=1 -shuffle=on -timeout 30m $(ARGS) \
 	  ./integration/internal/realkafka ./integration/internal/realetcd ./integration/internal/stack ./integration/bench ./integration
 
+.PHONY: autobahn
+autobahn: ## our port of the Autobahn TestSuite, sections 1-7, 9 and 10, over the router's socket code and its client endpoint, with a report
+	$(GO) test -v -count=1 -run Autobahn $(ARGS) ./router/internal/clientconn ./router/internal/edge
+
 .PHONY: catchup
 catchup: build ## how long 1,000 clients take that come back 1,000,000 records behind; the times decide (Java 17, Maven; a quiet machine)
 	POINTSMAN_STACK=real POINTSMAN_BIN=$(CURDIR)/bin POINTSMAN_FIGURES=1 $(GOTEST) -count=1 -v -timeout 15m -run CatchUp $(ARGS) ./integration

@@ -19,6 +19,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unicode/utf8"
 
 	"github.com/coder/websocket"
 
@@ -69,6 +70,7 @@ type Conn struct {
 	owner  Owner // set by Serve's caller before anything is queued
 
 	replay []byte // owned by the reader: bytes that net/http had read already
+	gate   gate   // owned by the reader
 
 	heard atomic.Int64 // Unix nanoseconds of the last byte from the client
 
@@ -446,6 +448,11 @@ var ErrRefused = errors.New("refused")
 // Serve reads until the connection ends and calls message for each text message; binary ones are refused. The
 // connection is shut when it returns.
 func (c *Conn) Serve(message func(text []byte)) {
+	c.serve(false, func(_ Opcode, text []byte) { message(text) })
+}
+
+// serve is Serve, and calls message for binary messages, too, where they are taken.
+func (c *Conn) serve(binary bool, message func(op Opcode, data []byte)) {
 	defer c.end()
 	ctx := context.Background()
 	for {
@@ -454,20 +461,40 @@ func (c *Conn) Serve(message func(text []byte)) {
 			c.noteEnd(err)
 			return
 		}
+		op := Text
 		if kind != websocket.MessageText {
-			c.Close(closecode.UnsupportedData, "clients may send control messages only, as text")
+			op = Binary
+		}
+		if op == Binary && !binary {
+			c.refuseBinary()
 			return
 		}
-		text, err := io.ReadAll(r)
+		data, err := io.ReadAll(r)
 		if err != nil {
 			c.noteEnd(err)
+			return
+		}
+		if op == Text && !c.valid(data) {
 			return
 		}
 		if c.isClosing() {
 			continue
 		}
-		message(text)
+		message(op, data)
 	}
+}
+
+func (c *Conn) refuseBinary() {
+	c.Close(closecode.UnsupportedData, "clients may send control messages only, as text")
+}
+
+// valid refuses a text that is no UTF-8. The gate sees most of them earlier; not those that came compressed.
+func (c *Conn) valid(text []byte) bool {
+	if utf8.Valid(text) {
+		return true
+	}
+	c.Close(closecode.InvalidData, notUTF8)
+	return false
 }
 
 // Message waits for the client's first message, no longer than until the deadline.
@@ -487,7 +514,10 @@ func (c *Conn) Message(deadline time.Time) (text []byte, err error) {
 		return nil, err
 	}
 	if kind != websocket.MessageText {
-		c.Close(closecode.UnsupportedData, "clients may send control messages only, as text")
+		c.refuseBinary()
+		return nil, ErrRefused
+	}
+	if !c.valid(text) {
 		return nil, ErrRefused
 	}
 	return text, c.net.SetReadDeadline(time.Time{})

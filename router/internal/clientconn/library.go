@@ -8,9 +8,24 @@ import (
 // librarySide is the Conn as the WebSocket library sees it.
 type librarySide Conn
 
-// Read reads what net/http left, then the socket.
+// Read reads what net/http left, then the socket. What the gate refuses ends the connection; the library gets what came
+// before it.
 func (l *librarySide) Read(p []byte) (int, error) {
 	c := (*Conn)(l)
+	if err := c.gate.refusal; err != nil {
+		c.Close(err.code, err.reason)
+		return 0, err
+	}
+	n, err := c.receive(p)
+	n = c.gate.pass(p[:n])
+	if n == 0 && c.gate.refusal != nil {
+		return l.Read(p)
+	}
+	return n, err
+}
+
+// receive reads bytes as they came.
+func (c *Conn) receive(p []byte) (int, error) {
 	if len(c.replay) > 0 {
 		n := copy(p, c.replay)
 		if c.replay = c.replay[n:]; len(c.replay) == 0 {
