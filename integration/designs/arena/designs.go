@@ -22,6 +22,21 @@ type Design struct {
 	open   func(ctx context.Context, o Options) (Arena, error)
 }
 
+func redistributors(where, forward, title string) *Design {
+	return &Design{
+		Name: "redistributor-" + where + "-" + forward, Title: "redistributors: " + title,
+		Says:   "Servers keep sockets, redistributors read the topic and forward; clients are found by " + title + ".",
+		Others: oneForTwo, other: Redistributor, owning: Redistributor, Cache: where == "cache",
+		args: func(role string, o *Options) []string {
+			name := "redistributor"
+			if role == Server {
+				name = "redistributor-server"
+			}
+			return []string{name, "--where=" + where, "--forward=" + forward, "--redis=" + o.Redis}
+		},
+	}
+}
+
 // Designs lists all, in the order of the issue that they settle: what is simplest comes first.
 func Designs() []*Design {
 	return []*Design{
@@ -42,6 +57,10 @@ func Designs() []*Design {
 				return []string{name, "--etcd=" + strings.Join(o.Etcd, ",")}
 			},
 		},
+		redistributors("cache", "http", "cache, HTTP"),
+		redistributors("cache", "kafka", "cache, Kafka"),
+		redistributors("backchannel", "http", "backchannel, HTTP"),
+		redistributors("backchannel", "kafka", "backchannel, Kafka"),
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alicebob/miniredis/v2"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/pointsmanhq/pointsman/integration/designs/arena"
@@ -19,6 +20,7 @@ import (
 // half of whom come back with their cursors in the middle of it.
 func TestDesignsDeliverEverythingWhenNothingHappens(t *testing.T) {
 	under := stack.StartKind(t, stack.InProcess, stack.Options{Routers: -1, Nodes: -1, Topic: "unused"})
+	cache := miniredis.RunT(t)
 	for _, d := range arena.Designs() {
 		t.Run(d.Name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -26,7 +28,7 @@ func TestDesignsDeliverEverythingWhenNothingHappens(t *testing.T) {
 			topic := stack.StartKind(t, stack.External, stack.Options{Routers: -1, Nodes: -1, Topic: d.Name, KafkaAddrs: under.Kafka(), EtcdAddrs: under.Etcd(), Bin: "none is run"})
 			a, err := arena.Open(ctx, arena.Options{
 				Design: d.Name, Servers: 2, Kafka: topic.Kafka(), Etcd: topic.Etcd(), Topic: topic.Topic(), Partitions: topic.Partitions(),
-				Launch: arena.InProcess{}, Dir: filepath.Join(t.TempDir(), d.Name), Logf: t.Logf,
+				Redis: cache.Addr(), Launch: arena.InProcess{}, Dir: filepath.Join(t.TempDir(), d.Name), Logf: t.Logf,
 			})
 			if err != nil {
 				t.Fatal(err)
