@@ -112,6 +112,9 @@ func EnvName(flag string) string {
 	return EnvPrefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
+// ownEnvName is the same for one program alone: where several read one environment it wins over EnvName's.
+func (g *grammar) ownEnvName(flag string) string { return EnvName(g.program.Name + "-" + flag) }
+
 func (g *grammar) parse(args []string) (ctx *kong.Context, err error) {
 	defer func() {
 		switch r := recover().(type) {

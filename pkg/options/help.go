@@ -41,8 +41,9 @@ func (g *grammar) help(w io.Writer, selected *kong.Node) error {
 	}
 	if len(g.names) > 0 && node == app {
 		example := g.names[0]
-		fmt.Fprintf(&b, "\n%s\n", wrap(fmt.Sprintf("Every flag is also an environment variable and a key of the --config file: --%s is %s and %q. "+
-			"A flag wins over the environment, that over the file, that over the default.", example, EnvName(example), example+": ..."), width, ""))
+		fmt.Fprintf(&b, "\n%s\n", wrap(fmt.Sprintf("Every flag is also an environment variable and a key of the --config file: --%s is %s (or %s, for this program alone) and %q. "+
+			"A flag wins over the environment, that over the file, that over the default.",
+			example, EnvName(example), g.ownEnvName(example), example+": ..."), width, ""))
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

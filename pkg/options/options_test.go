@@ -100,7 +100,10 @@ func TestFlagWinsOverEnvironmentOverFileOverDefault(t *testing.T) {
 	}{
 		{"flag", environ, []string{"--topic", "from-flag"}, "from-flag"},
 		{"environment", environ, nil, "from-env"},
+		{"environment of this program", append([]string{"POINTSMAN_ROUTER_TOPIC=from-own", "POINTSMAN_WSNODE_TOPIC=from-other"}, environ...), nil, "from-own"},
+		{"environment of the other program", append([]string{"POINTSMAN_WSNODE_TOPIC=from-other"}, environ...), nil, "from-env"},
 		{"file", nil, []string{"--config", file}, "from-file"},
+		{"file named by this program's environment", []string{"POINTSMAN_CONFIG=/nowhere", "POINTSMAN_ROUTER_CONFIG=" + file}, nil, "from-file"},
 		{"file named by environment", environ[1:], nil, "from-file"},
 		{"empty variable counts as not set", []string{"POINTSMAN_TOPIC=", environ[1]}, nil, "from-file"},
 		{"named command", environ, []string{"serve", "--topic=from-flag"}, "from-flag"},

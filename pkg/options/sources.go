@@ -1,6 +1,7 @@
 package options
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -46,7 +47,7 @@ func (s *sources) load(ctx *kong.Context) error {
 		return nil
 	}
 	s.loaded = true
-	s.path = s.environ[EnvName("config")]
+	s.path = cmp.Or(s.environ[s.grammar.ownEnvName("config")], s.environ[EnvName("config")])
 	for _, f := range s.grammar.kong.Model.Flags {
 		if f.Name == "config" {
 			if path, _ := ctx.FlagValue(f).(string); path != "" {
@@ -110,9 +111,10 @@ func (s *sources) Resolve(_ *kong.Context, _ *kong.Path, f *kong.Flag) (any, err
 	if s.grammar.settings[f.Name] == nil {
 		return nil, nil
 	}
-	name := EnvName(f.Name)
-	if value, ok := s.environ[name]; ok {
-		return s.checked(f, value, name)
+	for _, name := range []string{s.grammar.ownEnvName(f.Name), EnvName(f.Name)} {
+		if value, ok := s.environ[name]; ok {
+			return s.checked(f, value, name)
+		}
 	}
 	if e, ok := s.file[f.Name]; ok {
 		where := fmt.Sprintf("%s:%d: %s", s.path, e.line, f.Name)
@@ -184,11 +186,11 @@ func scalars(nodes []*yaml.Node) ([]string, error) {
 // warnings name variables that look like misspelt settings. Others may belong to the other program, to the
 // container platform or to a test, and are left alone.
 func (s *sources) warnings() []string {
-	known := map[string]bool{EnvName("config"): true}
+	known := map[string]bool{EnvName("config"): true, s.grammar.ownEnvName("config"): true}
 	var names []string
 	for _, flag := range s.grammar.names {
-		known[EnvName(flag)] = true
-		names = append(names, EnvName(flag))
+		known[EnvName(flag)], known[s.grammar.ownEnvName(flag)] = true, true
+		names = append(names, EnvName(flag), s.grammar.ownEnvName(flag))
 	}
 	var out []string
 	for name := range s.environ {
