@@ -134,7 +134,8 @@ func (d *doctorCmd) examination() (doctor.Config, error) {
 		},
 		Group: group, Partitioner: cfg.Partitioner,
 		GroupSessionTimeout: cfg.GroupSessionTimeout, EtcdLease: cfg.EtcdLease, LinkStall: cfg.LinkStallTimeout, DrainTimeout: cfg.DrainTimeout,
-		Ring: cfg.Ring, FetchMaxBytes: cfg.FetchMaxBytes, Listen: cfg.Listen, Advertise: cfg.Advertise,
+		ProducerMetadataAge: cfg.ProducerMetadataAge,
+		Ring:                cfg.Ring, FetchMaxBytes: cfg.FetchMaxBytes, Listen: cfg.Listen, Advertise: cfg.Advertise,
 		Refused: s.Validate(), Records: d.Records, Patience: d.Patience, HangingAfter: d.HangingAfter,
 	}, nil
 }

@@ -44,6 +44,7 @@ type Config struct {
 	EtcdLease           time.Duration
 	LinkStall           time.Duration
 	DrainTimeout        time.Duration
+	ProducerMetadataAge time.Duration // 0: not compared with anything
 	Ring                int64
 	FetchMaxBytes       int64
 	Listen, Advertise   string

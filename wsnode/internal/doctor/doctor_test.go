@@ -233,7 +233,9 @@ func TestTopicSettingsThatBreakPromisesAreFound(t *testing.T) {
 		}
 		return resp, nil, true
 	})
+	cfg.ProducerMetadataAge = 8 * time.Minute
 	all := examine(t, cfg)
+	expect(t, all, "topic settings", Warning, "retention.ms=60000 is shorter than --producer-metadata-age=8m0s")
 	expect(t, all, "topic settings", Wrong, "unclean.leader.election.enable=true", "kafka-configs.sh")
 	expect(t, all, "topic settings", Wrong, "min.insync.replicas=2, but there are 1 replica")
 	expect(t, all, "topic settings", Warning, "retention.ms=60000", "1m0s")

@@ -247,6 +247,11 @@ func (d *doctor) topicSettings(ctx context.Context, i *kafka.Inspector, from str
 		well = false
 		d.warn(check, fmt.Sprintf("retention.ms=%d: a client that was away for longer than %s is told of a gap", keep.Milliseconds(), keep), "keep records for as long as clients may be away")
 	}
+	if keep, ok := millis(set["retention.ms"]); ok && keep > 0 && keep < d.cfg.ProducerMetadataAge && strings.Contains(set["cleanup.policy"], "delete") {
+		well = false
+		d.warn(check, fmt.Sprintf("retention.ms=%d is shorter than --producer-metadata-age=%s: when partitions are added, what producers still write by the old count may be gone before clients that are away come for it",
+			keep.Milliseconds(), d.cfg.ProducerMetadataAge), "keep records for longer, or lower metadata.max.age.ms of all producers and --producer-metadata-age with it")
+	}
 	if most, err := strconv.ParseInt(set["max.message.bytes"], 10, 64); err == nil && most > maxRecord {
 		well = false
 		d.warn(check, fmt.Sprintf("max.message.bytes=%d: clients are told of a gap in place of a record above %d", most, maxRecord), "set it to 104857600 or less")
