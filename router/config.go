@@ -56,6 +56,8 @@ type Config struct {
 	DrainTimeout       time.Duration // default 30 s
 	DrainDelay         time.Duration // how much of it the router goes on taking clients, although unready; default none
 
+	Limits Limits // what clients may take
+
 	LinkToken       string // shown to nodes
 	LinkTLS         *tls.Config
 	LinkPing        time.Duration // default 1 s

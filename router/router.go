@@ -20,12 +20,11 @@ import (
 	"github.com/pointsmanhq/pointsman/pkg/admin"
 	"github.com/pointsmanhq/pointsman/pkg/buildinfo"
 	"github.com/pointsmanhq/pointsman/pkg/etcdmap"
-	"github.com/pointsmanhq/pointsman/proto/clientmsg"
-
 	"github.com/pointsmanhq/pointsman/router/internal/auth"
 	"github.com/pointsmanhq/pointsman/router/internal/clientconn"
 	"github.com/pointsmanhq/pointsman/router/internal/edge"
 	"github.com/pointsmanhq/pointsman/router/internal/hub"
+	"github.com/pointsmanhq/pointsman/router/internal/limits"
 	"github.com/pointsmanhq/pointsman/router/internal/links"
 	"github.com/pointsmanhq/pointsman/router/internal/metrics"
 	"github.com/pointsmanhq/pointsman/router/internal/session"
@@ -33,12 +32,8 @@ import (
 	"github.com/pointsmanhq/pointsman/router/internal/table"
 )
 
-const (
-	// maxHead bounds a request's head: a cursor of some hundred keys fits; longer ones come as a message.
-	maxHead = 32 << 10
-	// shutdownTime bounds how long requests that are not upgraded yet may take at the end.
-	shutdownTime = time.Second
-)
+// shutdownTime bounds how long requests that are not upgraded yet may take at the end.
+const shutdownTime = time.Second
 
 // ErrKilled is what Run returns after Kill.
 var ErrKilled = errors.New("the router was stopped at once")
@@ -56,6 +51,11 @@ type Router struct {
 	metrics *metrics.Set
 	survey  *survey.Survey
 	started time.Time
+	gate    *limits.Gate
+	memory  *limits.Pressure
+	byFiles bool // open files decide how many clients there may be
+
+	incoming atomic.Pointer[limits.Listener] // set by Run
 
 	killed    chan struct{}
 	kill      sync.Once
@@ -72,6 +72,14 @@ func New(cfg Config, deps Deps) (*Router, error) {
 	if err := cfg.defaults(); err != nil {
 		return nil, err
 	}
+	byFiles, err := cfg.Limits.defaults()
+	if err != nil {
+		return nil, err
+	}
+	proxies, err := limits.ParseProxies(cfg.Limits.TrustedProxies, cfg.Limits.ProxyHeader)
+	if err != nil {
+		return nil, err
+	}
 	faults, err := hub.ParseFaults(cfg.Fault)
 	if err != nil {
 		return nil, err
@@ -82,7 +90,7 @@ func New(cfg Config, deps Deps) (*Router, error) {
 	}
 	log = log.With(zap.String("router", cfg.ID))
 	r := &Router{
-		cfg: cfg, log: log, survey: survey.New(), started: time.Now().UTC(),
+		cfg: cfg, log: log, survey: survey.New(), started: time.Now().UTC(), byFiles: byFiles,
 		killed: make(chan struct{}), listening: make(chan struct{}), ready: make(chan struct{}),
 	}
 	who, err := r.authenticate()
@@ -117,9 +125,11 @@ func New(cfg Config, deps Deps) (*Router, error) {
 		Topic:     cfg.Topic,
 		Session:   session.Config{Window: cfg.ClientWindow, Heartbeat: cfg.Heartbeat},
 		Limits:    clientconn.Limits{Ping: cfg.ClientPing, Dead: cfg.ClientTimeout, Stall: cfg.ClientStallTimeout},
-		ReadLimit: clientmsg.MaxControl,
-		Logger:    log, Metrics: r.metrics, Faults: faults,
+		ReadLimit: cfg.Limits.Message, MessageRate: max(0, cfg.Limits.MessageRate), MessageBurst: messageBurst * max(0, cfg.Limits.MessageRate),
+		CatchUpRate: max(0, cfg.Limits.CatchUpRate), Ended: r.ended,
+		Logger: log, Metrics: r.metrics, Faults: faults,
 	})
+	r.limit(byFiles, registerer)
 	r.pool = links.NewPool(links.Config{
 		Router: cfg.ID, Build: cfg.Version, Token: cfg.LinkToken, TLS: cfg.LinkTLS,
 		DialTimeout: cfg.LinkDialTimeout, PingEvery: cfg.LinkPing, DeadAfter: cfg.LinkTimeout, RetryMost: cfg.LinkRetry,
@@ -128,6 +138,7 @@ func New(cfg Config, deps Deps) (*Router, error) {
 	r.hub.Use(r.pool)
 	r.edge = edge.New(edge.Config{
 		Auth: who, Origins: cfg.Origins, ResumeTimeout: cfg.ResumeTimeout, RenewBefore: cfg.JWTRenewBefore,
+		Gate: r.gate, Proxies: proxies,
 		Logger: log.Named("edge"), Metrics: r.metrics,
 	}, r.hub)
 	return r, nil
@@ -189,7 +200,9 @@ func (r *Router) Run(ctx context.Context) error {
 		run("admin server", r.admin.Run)
 	}
 	server := r.server()
-	run("client listener", func(context.Context) error { return r.serve(server, listener) })
+	bounded := r.bound(server, listener)
+	run("memory", func(ctx context.Context) error { r.memory.Run(ctx); return nil })
+	run("client listener", func(context.Context) error { return r.serve(server, bounded) })
 	run("etcd watch", func(ctx context.Context) error { return r.etcd.Watch(ctx, r.see) })
 	run("sessions", func(ctx context.Context) error { r.hub.Run(ctx); return nil })
 	judge, stopJudging := context.WithCancel(hard)
@@ -199,6 +212,7 @@ func (r *Router) Run(ctx context.Context) error {
 	}
 	run("readiness", func(ctx context.Context) error { r.announce(ctx); return nil })
 	close(r.listening)
+	r.announceLimits(r.byFiles)
 	r.log.Info("serving clients", zap.String("addr", listener.Addr().String()), zap.String("topic", r.cfg.Topic))
 
 	select {
@@ -251,7 +265,7 @@ func (r *Router) server() *http.Server {
 		ReadHeaderTimeout: r.cfg.AcceptTimeout,
 		ReadTimeout:       r.cfg.AcceptTimeout,
 		IdleTimeout:       r.cfg.AcceptTimeout,
-		MaxHeaderBytes:    maxHead,
+		MaxHeaderBytes:    r.cfg.Limits.Head,
 		Protocols:         protocols,
 		ErrorLog:          errorLog,
 	}
@@ -354,6 +368,8 @@ func (r *Router) Unready() error {
 		return r.tokens.Ready()
 	case r.hub.LinksUp() == 0:
 		return errors.New("no node is linked; clients wait")
+	case r.strained() != nil:
+		return r.strained()
 	}
 	return nil
 }

@@ -33,6 +33,8 @@ const (
 	CredentialsExpired = 4008
 	CredentialsRefused = 4009
 	TopicChanged       = 4010
+	Replaced           = 4011
+	TooManyMessages    = 4012
 )
 
 // Code is one row of the table.
@@ -62,12 +64,14 @@ func All() []Code {
 		{ForeignCursor, "foreign_cursor", false, "The cursor belongs to another client key."},
 		{RawGap, "raw_gap", false, "Records can no longer be delivered, and `pointsman.raw.v1` has no message to say so. Start again from where you want."},
 		{SlowClient, "slow_client", true, "Reserved: the client fell further behind than the operator allows. The cursor still holds."},
-		{Shed, "shed", true, "Reserved: the router is short of memory and gave up the clients that cost the most. The cursor still holds."},
+		{Shed, "shed", true, "The router is short of memory and gave up the clients that cost the most. The cursor still holds."},
 		{DeadPeer, "dead_peer", true, "Nothing was heard or taken by the client for too long."},
 		{ControlTimeout, "control_timeout", true, "The client asked to resume by message, and the message did not come in time."},
 		{CredentialsExpired, "credentials_expired", true, "The credentials ran out; `expiring` came before it. Connect again with fresh ones."},
 		{CredentialsRefused, "credentials_refused", false, "The credentials sent by message are not valid, or are for another client key."},
 		{TopicChanged, "topic_changed", true, "The topic was recreated or can no longer be followed on this socket."},
+		{Replaced, "replaced", false, "The client key connected again, and the operator allows it no more sockets (`--key-policy=newest`)."},
+		{TooManyMessages, "too_many_messages", false, "The client sent more messages or control frames a second than it may."},
 	}
 }
 

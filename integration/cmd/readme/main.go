@@ -26,6 +26,7 @@ type section struct {
 func sections() []section {
 	return []section{
 		{"README.md", "closecodes", func() (string, error) { return closecode.Markdown(), nil }},
+		{"README.md", "statuses", func() (string, error) { return closecode.StatusMarkdown(), nil }},
 		{"README.md", "flags-router", func() (string, error) { return settings("./router/cmd/router") }},
 		{"README.md", "flags-wsnode", func() (string, error) { return settings("./wsnode/cmd/wsnode") }},
 		{"docs/protocol.md", "closecodes", func() (string, error) { return closecode.Markdown(), nil }},

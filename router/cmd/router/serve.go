@@ -53,6 +53,8 @@ type serve struct {
 
 	tokenOptions `embed:""`
 
+	limitOptions `embed:""`
+
 	LinkTLS       bool               `name:"link-tls" group:"Links" help:"Talk TLS with nodes."`
 	LinkCAFile    string             `name:"link-ca-file" placeholder:"FILE" group:"Links" help:"Certificates that vouch for nodes; the system's without it."`
 	LinkCertFile  string             `name:"link-cert-file" placeholder:"FILE" group:"Links" help:"Certificate to show to nodes."`
@@ -96,7 +98,10 @@ func (s *serve) Validate() error {
 	if s.Window < 4<<10 {
 		return errors.New("--client-window must be at least 4KiB")
 	}
-	return s.check(s.Auth == "jwt")
+	if err := s.limitOptions.check(); err != nil {
+		return err
+	}
+	return s.tokenOptions.check(s.Auth == "jwt")
 }
 
 func (s *serve) config(log *zap.Logger) (router.Config, error) {
@@ -129,7 +134,8 @@ func (s *serve) config(log *zap.Logger) (router.Config, error) {
 		LinkToken: token, LinkTLS: linkTLS, LinkPing: s.LinkPing, LinkTimeout: s.LinkTimeout, LinkRetry: s.LinkRetry,
 		Version: buildinfo.Read().Version, Fault: os.Getenv("POINTSMAN_FAULT"),
 	}
-	return cfg, s.apply(&cfg)
+	s.limitOptions.apply(&cfg)
+	return cfg, s.tokenOptions.apply(&cfg)
 }
 
 // Run serves until ctx ends, then drains.
@@ -145,10 +151,12 @@ func (s *serve) Run(ctx context.Context, env options.Env) error {
 	for _, w := range env.Warnings {
 		log.Warn("settings", zap.String("remark", w))
 	}
+	settle := s.claim(&cfg)
 	r, err := router.New(cfg, router.Deps{Logger: log})
 	if err != nil {
 		return &options.UsageError{Err: err}
 	}
+	settle(log)
 	log.Info("starting", zap.String("version", cfg.Version), zap.String("topic", s.Topic), zap.Strings("etcd", s.Etcd))
 	return r.Run(ctx)
 }

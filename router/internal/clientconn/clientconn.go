@@ -14,6 +14,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -44,6 +45,10 @@ const (
 type Shared struct {
 	// ReadLimit bounds a client's message, in bytes.
 	ReadLimit int64
+	// MessageRate is how many frames a client may send per second, and MessageBurst how many at once; 0 for any number.
+	MessageRate, MessageBurst int
+	// Ended, if not nil, hears the code of each socket that has ended.
+	Ended func(code int)
 
 	buffers  bufferPool
 	attempts sync.Pool
@@ -67,19 +72,23 @@ type Conn struct {
 	tcp    net.Conn        // what Abort closes: closing TLS would write
 	raw    syscall.RawConn // nil when writes cannot be attempted on the descriptor
 	ws     *websocket.Conn
-	owner  Owner // set by Serve's caller before anything is queued
+	owner  Owner  // set by Serve's caller before anything is queued
+	from   string // set by From
 
 	replay []byte // owned by the reader: bytes that net/http had read already
 	gate   gate   // owned by the reader
+	meter  meter  // owned by the reader
 
 	heard atomic.Int64 // Unix nanoseconds of the last byte from the client
 
 	mu         sync.Mutex
 	out        *buffer // guarded by mu; whole frames not yet handed to the socket, nil when empty
 	off        int     // guarded by mu; what of out has left
+	base       int     // guarded by mu; where in out a frame begins, see boundary
 	cost       int64   // guarded by mu; of the records in out
 	flying     int     // guarded by mu; bytes that the writer goroutine holds
 	flyingCost int64   // guarded by mu; of the records in them
+	flyingHeld int     // guarded by mu; memory that they take
 	left       int64   // guarded by mu; cost that has left and was not collected
 	progress   int64   // guarded by mu; Unix nanoseconds when the full socket last took bytes, or became full
 	unsent     int     // guarded by mu; what the kernel held at the last look, see Check; -1 before
@@ -90,6 +99,8 @@ type Conn struct {
 	closing    bool    // guarded by mu; a close frame is queued, nothing may follow it
 	lastWrite  bool    // guarded by mu; the writer shuts the connection when the queue is empty
 	shut       bool    // guarded by mu; the socket is closed
+	shed       bool    // guarded by mu; Shed was called
+	trim       bool    // guarded by mu; the writer goroutine is to let go of what it holds, see Shed
 }
 
 // Accept upgrades a request that was found valid. The connection answers nothing until Serve is called.
@@ -154,8 +165,20 @@ func (c *Conn) attach(conn net.Conn) {
 	}
 }
 
-// Remote is the client's address, as the socket knows it.
-func (c *Conn) Remote() string { return c.tcp.RemoteAddr().String() }
+// From says where the client is if a proxy is between; before the connection is served.
+func (c *Conn) From(a netip.Addr) {
+	if at, ok := c.tcp.RemoteAddr().(*net.TCPAddr); ok && a.IsValid() && at.AddrPort().Addr().Unmap().WithZone("") != a {
+		c.from = a.String()
+	}
+}
+
+// Remote is the client's address: as a proxy says, or as the socket knows it.
+func (c *Conn) Remote() string {
+	if c.from != "" {
+		return c.from
+	}
+	return c.tcp.RemoteAddr().String()
+}
 
 // SetOwner names who hears of the writer goroutine's progress; before the first Queue.
 func (c *Conn) SetOwner(o Owner) { c.owner = o }
@@ -179,8 +202,11 @@ func (c *Conn) queueLocked(frame []byte, cost int64) {
 	}
 	if c.out == nil {
 		c.out = c.shared.buffers.get(len(frame))
-		c.off = 0
+		c.off, c.base = 0, 0
 	} else {
+		if len(c.out.b)+len(frame) > cap(c.out.b) {
+			c.base = boundary(c.out.b, c.base, c.off) - c.off // what has left is left behind
+		}
 		c.out, c.off = c.shared.buffers.extend(c.out, c.off, len(frame))
 	}
 	c.out.b = append(c.out.b, frame...)
@@ -272,6 +298,11 @@ func (c *Conn) write() {
 	defer c.shared.writers.Done()
 	for {
 		c.mu.Lock()
+		c.flyingHeld = 0
+		if c.trim {
+			c.trim = false // what was to be let go of has gone
+			_ = c.net.SetWriteDeadline(time.Now().Add(closeTime))
+		}
 		if c.out == nil || c.shut {
 			c.writing = false
 			if c.lastWrite {
@@ -280,14 +311,23 @@ func (c *Conn) write() {
 			c.mu.Unlock()
 			return
 		}
-		buf, off := c.out, c.off
-		c.flying, c.flyingCost = len(buf.b)-off, c.cost
-		c.out, c.off, c.cost = nil, 0, 0
+		buf, off, base := c.out, c.off, c.base
+		c.flying, c.flyingCost, c.flyingHeld = len(buf.b)-off, c.cost, cap(buf.b)
+		c.out, c.off, c.base, c.cost = nil, 0, 0, 0
 		c.mu.Unlock()
 		for off < len(buf.b) {
 			n, err := c.writeSome(buf.b[off:])
 			off += n
 			c.mu.Lock()
+			if c.trim && !c.shut {
+				rest, ok := c.trimLocked(buf, base, off)
+				c.mu.Unlock()
+				if !ok {
+					break
+				}
+				buf, off, base = rest, 0, len(rest.b)
+				continue
+			}
 			left := c.tookFlyingLocked(n, err)
 			c.mu.Unlock()
 			if left {
@@ -559,5 +599,9 @@ func (c *Conn) end() {
 	_ = c.ws.CloseNow() // frees what the library holds; its Close of our side comes to librarySide.Close
 	c.mu.Lock()
 	c.shutLocked()
+	code := c.code
 	c.mu.Unlock()
+	if c.shared.Ended != nil {
+		c.shared.Ended(code)
+	}
 }

@@ -31,13 +31,25 @@ func (c *Conn) receive(p []byte) (int, error) {
 		if c.replay = c.replay[n:]; len(c.replay) == 0 {
 			c.replay = nil
 		}
-		return n, nil
+		return c.read(p[:n])
 	}
 	n, err := c.net.Read(p)
 	if n > 0 {
-		c.heard.Store(time.Now().UnixNano())
+		if _, flood := c.read(p[:n]); flood != nil {
+			return 0, flood
+		}
 	}
 	return n, err
+}
+
+// read looks at what was read.
+func (c *Conn) read(b []byte) (int, error) {
+	now := time.Now().UnixNano()
+	c.heard.Store(now)
+	if !c.metered(b, now) {
+		return 0, errFlood
+	}
+	return len(b), nil
 }
 
 // Write queues a control frame of the library's: it never writes anything else, and always whole frames.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/pointsmanhq/pointsman/router/internal/clientconn"
 	"github.com/pointsmanhq/pointsman/router/internal/hub"
+	"github.com/pointsmanhq/pointsman/router/internal/limits"
 )
 
 // client is an upgraded connection on its way to being a session.
@@ -23,7 +24,14 @@ type client struct {
 }
 
 // run is a client's goroutine: it reads until the connection ends.
-func (e *Edge) run(c *client, q request) {
+func (e *Edge) run(c *client, q request, place *limits.Place) {
+	if e.cfg.Gate.Replaces() {
+		conn := c.conn
+		replaced := func() { conn.Close(closecode.Replaced, "this client key connected again") }
+		if !place.Bind(replaced) {
+			replaced()
+		}
+	}
 	if q.await && !e.await(c, &q) {
 		return
 	}

@@ -3,11 +3,12 @@
 package edge
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
-	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"path"
 	"strconv"
@@ -21,6 +22,7 @@ import (
 	"github.com/pointsmanhq/pointsman/proto/closecode"
 
 	"github.com/pointsmanhq/pointsman/router/internal/hub"
+	"github.com/pointsmanhq/pointsman/router/internal/limits"
 	"github.com/pointsmanhq/pointsman/router/internal/metrics"
 )
 
@@ -35,8 +37,12 @@ type Config struct {
 	// RenewBefore is how long before the end of its credentials a client is told, less where they live for less than
 	// three times as long, and up to a quarter more by chance.
 	RenewBefore time.Duration
-	Logger      *zap.Logger
-	Metrics     *metrics.Set
+	// Gate lets clients in or not; nil lets everybody in.
+	Gate *limits.Gate
+	// Proxies are believed when they name another address as the client's.
+	Proxies limits.Proxies
+	Logger  *zap.Logger
+	Metrics *metrics.Set
 }
 
 // Refusal is an answer before the upgrade.
@@ -82,43 +88,79 @@ type Edge struct {
 }
 
 // New returns a handler that opens sessions on h.
-func New(cfg Config, h *hub.Hub) *Edge { return &Edge{cfg: cfg, hub: h, log: cfg.Logger} }
+func New(cfg Config, h *hub.Hub) *Edge {
+	if cfg.Gate == nil {
+		cfg.Gate = limits.NewGate(limits.Config{})
+	}
+	return &Edge{cfg: cfg, hub: h, log: cfg.Logger}
+}
 
 // Refuse makes it refuse everybody from now on, with a status that tells balancers and clients to go elsewhere.
 func (e *Edge) Refuse() { e.refused.Store(true) }
 
 // ServeHTTP implements http.Handler. It returns right after the upgrade, so that net/http frees what it holds.
 func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	from := e.cfg.Proxies.Client(r)
+	if err := e.cfg.Gate.Knock(r.Context(), from); err != nil {
+		e.refuse(w, from, err)
+		return
+	}
 	if e.script(w, r) {
 		return
 	}
-	req, err := e.check(r)
+	req, place, err := e.admit(r, from)
 	if err != nil {
-		e.refuse(w, r, err)
+		e.refuse(w, from, err)
 		return
 	}
 	conn, err := e.hub.Conns().Accept(w, r, req.subprotocol)
 	if err != nil {
+		place.Leave()
 		// The library has answered; what it refuses is a malformed handshake or a connection that broke.
 		e.cfg.Metrics.Refused.WithLabelValues("handshake").Inc()
-		e.log.Debug("handshake failed", zap.String("remote", r.RemoteAddr), zap.Error(err))
+		e.log.Debug("handshake failed", zap.Stringer("remote", from), zap.Error(err))
 		return
 	}
-	host := remote(r)
-	if !e.hub.Go(func() { e.run(&client{conn: conn, remote: host}, req) }) {
+	conn.From(from)
+	if !e.hub.Go(func() {
+		defer place.Leave()
+		e.run(&client{conn: conn, remote: from.String()}, req, place)
+	}) {
+		place.Leave()
 		conn.Abort(closecode.GoingAway)
 		conn.Finish()
 	}
 }
 
-func (e *Edge) refuse(w http.ResponseWriter, r *http.Request, err error) {
+// admit checks a request and gives its client a place.
+func (e *Edge) admit(r *http.Request, from netip.Addr) (request, *limits.Place, error) {
+	req, err := e.check(r)
+	if err != nil {
+		return req, nil, err
+	}
+	place, err := e.cfg.Gate.Enter(from, req.wish.Key)
+	return req, place, err
+}
+
+func (e *Edge) refuse(w http.ResponseWriter, from netip.Addr, err error) {
+	limited := new(limits.Refused)
+	switch {
+	case errors.As(err, &limited):
+		refusal := &Refusal{Status: http.StatusServiceUnavailable, Reason: limited.Reason, Retry: limited.Retry}
+		if limited.Own {
+			refusal.Status = http.StatusTooManyRequests
+		}
+		err = refusal
+	case errors.Is(err, context.Canceled): // it did not wait for its turn
+		err = fitness(hub.ErrClosing)
+	}
 	refusal := new(Refusal)
 	if !errors.As(err, &refusal) {
 		e.log.Error("cannot check a client's request", zap.Error(err))
 		refusal = &Refusal{Status: http.StatusInternalServerError, Reason: "the router failed to check the request; its log says why"}
 	}
 	e.cfg.Metrics.Refused.WithLabelValues(strconv.Itoa(refusal.Status)).Inc()
-	e.log.Debug("client refused", zap.String("remote", r.RemoteAddr), zap.Int("status", refusal.Status), zap.String("reason", refusal.Reason))
+	e.log.Debug("client refused", zap.Stringer("remote", from), zap.Int("status", refusal.Status), zap.String("reason", refusal.Reason))
 	h := w.Header()
 	h.Set("Content-Type", "text/plain; charset=utf-8")
 	h.Set("X-Content-Type-Options", "nosniff")
@@ -136,15 +178,6 @@ func (e *Edge) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	w.WriteHeader(refusal.Status)
 	_, _ = fmt.Fprintln(w, refusal.Reason) // whoever does not read the answer does not get it
-}
-
-// remote is the client's address without its port.
-func remote(r *http.Request) string {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		return r.RemoteAddr
-	}
-	return host
 }
 
 // checkOrigin refuses browsers that run somebody else's page. Programs send no Origin.

@@ -30,9 +30,14 @@ type Config struct {
 	Session   session.Config
 	Limits    clientconn.Limits
 	ReadLimit int64 // of a client's message, bytes
-	Logger    *zap.Logger
-	Metrics   *metrics.Set
-	Faults    Faults
+	// MessageRate, MessageBurst and Ended are clientconn.Shared's.
+	MessageRate, MessageBurst int
+	Ended                     func(code int)
+	// CatchUpRate is how many bytes per second one client may be sent, 0 for any number.
+	CatchUpRate int64
+	Logger      *zap.Logger
+	Metrics     *metrics.Set
+	Faults      Faults
 }
 
 // Pool is what the hub needs of links.Pool.
@@ -92,9 +97,11 @@ type view struct {
 func New(cfg Config) *Hub {
 	h := &Hub{
 		cfg: cfg, log: cfg.Logger, start: time.Now(),
-		conns: &clientconn.Shared{ReadLimit: cfg.ReadLimit},
-		poke:  make(chan struct{}, 1),
-		up:    map[session.LinkID]*table.Link{}, strays: map[*clientconn.Conn]struct{}{},
+		conns: &clientconn.Shared{
+			ReadLimit: cfg.ReadLimit, MessageRate: cfg.MessageRate, MessageBurst: cfg.MessageBurst, Ended: cfg.Ended,
+		},
+		poke: make(chan struct{}, 1),
+		up:   map[session.LinkID]*table.Link{}, strays: map[*clientconn.Conn]struct{}{},
 	}
 	h.view.Store(&view{Table: table.Empty(), fit: ErrNoTopic})
 	h.lanes.Store(&map[session.LinkID]*lane{})

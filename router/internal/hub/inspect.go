@@ -189,7 +189,7 @@ func (h *Hub) checkLocked(s *Session, partition, i int, complain func(string, ..
 		complain("partition %d, session %d: a handover that nobody polls", partition, i)
 	}
 	st := s.core.Status()
-	if owed := s.conn.Owed() + s.unpaid; owed != st.Queued {
+	if owed := s.conn.Owed() + s.unpaid + s.allow.owed; owed != st.Queued {
 		complain("partition %d, session %d: the ledger says %d bytes queued, the outbox %d", partition, i, st.Queued, owed)
 	}
 	if s.t != nil {

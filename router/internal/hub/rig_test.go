@@ -47,6 +47,7 @@ type rigOptions struct {
 	heartbeat  time.Duration
 	window     int64
 	dead       time.Duration // of links
+	catchUp    int64         // bytes per second
 }
 
 func newRig(t *testing.T, o rigOptions) *rig {
@@ -75,7 +76,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 		Topic:     "records",
 		Session:   session.Config{Window: o.window, Heartbeat: o.heartbeat},
 		Limits:    clientconn.Limits{Ping: 20 * time.Second, Dead: time.Minute, Stall: time.Minute},
-		ReadLimit: clientmsg.MaxControl, Logger: zap.NewNop(), Metrics: set,
+		ReadLimit: clientmsg.MaxControl, CatchUpRate: o.catchUp, Logger: zap.NewNop(), Metrics: set,
 	})
 	r.pool = links.NewPool(links.Config{
 		Router: "router", DialTimeout: patience, PingEvery: o.dead / 10, DeadAfter: o.dead,

@@ -78,6 +78,9 @@ func (h *Hub) look(part int, since time.Time, sum *look) {
 			s.mu.Lock()
 			if s.enter(t) {
 				s.core.Tick(t.now)
+				if s.allow.owed > 0 {
+					s.written(t, 0)
+				}
 				s.expire(t)
 				if s.core.Primary() == 0 {
 					sum.waiting++

@@ -48,6 +48,7 @@ type Session struct {
 	target   session.LinkID // guarded by mu; the last route it was told
 	lost     session.LinkID // guarded by mu; a link that went down while a stream was attached to it
 	away     *away          // guarded by mu; nil unless the session has to do with other partitions than its own
+	allow    allowance      // guarded by mu
 	unpaid   int64          // guarded by mu; cost of records that were accepted and need no bytes
 	brokenAt int64          // guarded by mu; Unix nanoseconds since when no stream serves it, 0 while one does
 	outage   *move          // guarded by mu; in which that happened, nil for none
@@ -353,7 +354,7 @@ func (s *Session) flush(t *turn) {
 	left := s.conn.Flush() + s.unpaid
 	s.unpaid = 0
 	if left > 0 {
-		s.core.Written(t.now, left)
+		s.written(t, left)
 	}
 }
 
@@ -364,7 +365,7 @@ func (s *Session) Drained() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if left := s.conn.Collect(); left > 0 && s.enter(t) {
-		s.core.Written(t.now, left)
+		s.written(t, left)
 		s.leave(t)
 	}
 }

@@ -52,6 +52,7 @@ type Set struct {
 	Connects  prometheus.Counter
 	Refused   *prometheus.CounterVec // status
 	Closes    *prometheus.CounterVec // code
+	Limits    *prometheus.CounterVec // limit
 	Auth      *prometheus.CounterVec // at, result
 	Handovers *prometheus.CounterVec // cause
 	Gaps      *prometheus.CounterVec // reason
@@ -79,6 +80,7 @@ func New(r prometheus.Registerer, g Gauges) *Set {
 		Connects:  counter("client_connects_total", "Clients whose WebSocket was accepted."),
 		Refused:   counters("client_refused_total", "Requests refused before the upgrade, by HTTP status.", "status"),
 		Closes:    counters("client_closes_total", "Client sockets that ended, by close code; 1006 is an end without one.", "code"),
+		Limits:    counters("limit_hits_total", "Requests, connections and clients turned away by a limit, by which one.", "limit"),
 		Auth:      counters("auth_total", "Tokens judged, by where they came (upgrade, message) and result: ok or why not.", "at", "result"),
 		Handovers: counters("handovers_total", "Sessions moved to another link, by cause: claim (a newer owner, or a drain), link_down, link_up.", "cause"),
 		Gaps:      counters("gaps_total", "Gaps told to clients, by reason.", "reason"),
@@ -96,7 +98,7 @@ func New(r prometheus.Registerer, g Gauges) *Set {
 			Buckets: []float64{.0001, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1},
 		}),
 	}
-	r.MustRegister(s.Connects, s.Refused, s.Closes, s.Auth, s.Handovers, s.Gaps, s.LinkDowns, s.Pause, s.Moves, s.Tables, s.BadTables)
+	r.MustRegister(s.Connects, s.Refused, s.Closes, s.Limits, s.Auth, s.Handovers, s.Gaps, s.LinkDowns, s.Pause, s.Moves, s.Tables, s.BadTables)
 	for _, c := range []struct {
 		name, help string
 		of         *atomic.Uint64
@@ -176,7 +178,8 @@ func (s *Set) foresee() {
 	for _, reason := range []string{"silent", "overflow", "stopped", "malformed", "unfit", "closed", "timeout", "broken"} {
 		s.LinkDowns.WithLabelValues(reason)
 	}
-	for _, status := range []string{"400", "401", "403", "404", "405", "426", "503", "handshake"} {
-		s.Refused.WithLabelValues(status)
+	for _, row := range closecode.Statuses() {
+		s.Refused.WithLabelValues(strconv.Itoa(row.Status))
 	}
+	s.Refused.WithLabelValues("handshake")
 }
