@@ -194,6 +194,12 @@ func (c *cluster) deployment(d *appsv1.Deployment) {
 	if grace := pod.TerminationGracePeriodSeconds; grace == nil || time.Duration(*grace)*time.Second < before+drain+margin {
 		say("terminationGracePeriodSeconds is less than preStop (%s), --drain-timeout (%s) and %s", before, drain, margin)
 	}
+	// Endpoints take seconds to forget a pod.
+	if text := program.value(env, "POINTSMAN_DRAIN_DELAY"); text != "" {
+		if delay, err := time.ParseDuration(text); err != nil || before+delay < 5*time.Second || delay > drain/2 {
+			say("new connections are refused %s after SIGTERM (%v), want 5s at least and half of --drain-timeout (%s) at most", before+delay, err, drain)
+		}
+	}
 
 	listen, admin := program.value(env, "POINTSMAN_LISTEN"), program.value(env, "POINTSMAN_ADMIN")
 	for _, addr := range []string{listen, admin} {
