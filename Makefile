@@ -86,6 +86,23 @@ continuity-short: build ## the same for two minutes each: a fixed seed, and a ra
 
 BENCH = bin/bench -bin bin -scenarios '$(SCENARIOS)' -rounds $(or $(ROUNDS),0) -seconds $(or $(SECONDS),0) $(if $(COMPARE),-compare $(COMPARE))
 
+DESIGNS = $(GO) build -o bin/ ./integration/cmd/designs
+
+.PHONY: designs
+designs: build ## the other ways to do it: list them, and how each is started (Java 17, Maven; Redis for some)
+	@$(DESIGNS)
+	@bin/designs list
+
+.PHONY: designs-bar
+designs-bar: build ## every design delivers 100,000 records to 1,000 clients; nothing lost, repeated or reordered decides
+	@$(DESIGNS)
+	@exec bin/designs compare --bar $(ARGS)
+
+.PHONY: compare
+compare: build ## all designs at all sizes and under faults, about 40 minutes of a quiet machine, into docs/designs.md; QUICK=1 for a few minutes, written nowhere unless OUT says (Java 17, Maven, Redis, iproute2)
+	@$(DESIGNS)
+	@exec bin/designs compare $(if $(QUICK),--quick) $(if $(OUT)$(if $(QUICK),,1),--out=$(or $(OUT),docs/designs)) $(ARGS)
+
 .PHONY: bench
 bench: build ## what the product costs beside the cheapest program, the short part: SCENARIOS=pace-5000,idle-* ROUNDS=1 SECONDS=5 COMPARE=old.json; a quiet machine (Java 17, Maven)
 	$(GO) build -o bin/ ./integration/cmd/bench ./integration/cmd/floor

@@ -55,6 +55,8 @@ type Member struct {
 
 // Arena is a running configuration.
 type Arena interface {
+	// Brokers are the Kafka that it reads.
+	Brokers() []string
 	// Entrances are where clients connect.
 	Entrances() []load.Target
 	Members() []Member
@@ -103,8 +105,8 @@ func Open(ctx context.Context, o Options) (Arena, error) {
 	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
 		return nil, err
 	}
-	if d.open != nil {
-		return d.open(ctx, o)
+	if d.product {
+		return openProduct(ctx, o)
 	}
 	c := &cluster{opts: o, design: d}
 	if err := c.populate(ctx); err != nil {
@@ -253,6 +255,9 @@ func (c *cluster) list(role string) []*member {
 	}
 	return out
 }
+
+// Brokers implements Arena.
+func (c *cluster) Brokers() []string { return c.opts.Kafka }
 
 // Entrances implements Arena.
 func (c *cluster) Entrances() []load.Target {

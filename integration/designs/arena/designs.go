@@ -1,7 +1,6 @@
 package arena
 
 import (
-	"context"
 	"fmt"
 	"strings"
 )
@@ -16,10 +15,10 @@ type Design struct {
 	// Cache says that it needs a Redis.
 	Cache bool
 
-	other  string // the role of the others
-	owning string // the role that shares the partitions
-	args   func(role string, o *Options) []string
-	open   func(ctx context.Context, o Options) (Arena, error)
+	other   string // the role of the others
+	owning  string // the role that shares the partitions
+	args    func(role string, o *Options) []string
+	product bool
 }
 
 func redistributors(where, forward, title string) *Design {
@@ -61,6 +60,10 @@ func Designs() []*Design {
 		redistributors("cache", "kafka", "cache, Kafka"),
 		redistributors("backchannel", "http", "backchannel, HTTP"),
 		redistributors("backchannel", "kafka", "backchannel, Kafka"),
+		{
+			Name: "pointsman", Title: "Pointsman", Says: "Nodes share the partitions; routers keep the sockets and move streams between nodes.",
+			Others: oneForTwo, other: Router, product: true,
+		},
 	}
 }
 
@@ -89,6 +92,9 @@ func Find(name string) (*Design, error) {
 func (d *Design) listens(role string) bool { return role != Redistributor }
 
 func (d *Design) readsKafka(role string) bool { return role != Router }
+
+// Other is the role of its routers or redistributors, empty when it has none.
+func (d *Design) Other() string { return d.other }
 
 // EntersServers reports whether clients connect to the servers themselves.
 func (d *Design) EntersServers() bool { return d.other != Router }

@@ -19,15 +19,25 @@ import (
 // TestDesignsDeliverEverythingWhenNothingHappens has every design deliver a few thousand records to fifty clients,
 // half of whom come back with their cursors in the middle of it.
 func TestDesignsDeliverEverythingWhenNothingHappens(t *testing.T) {
-	under := stack.StartKind(t, stack.InProcess, stack.Options{Routers: -1, Nodes: -1, Topic: "unused"})
+	under, err := stack.OpenBackend(t.Context(), stack.Processes, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := under.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	cache := miniredis.RunT(t)
 	for _, d := range arena.Designs() {
 		t.Run(d.Name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			topic := stack.StartKind(t, stack.External, stack.Options{Routers: -1, Nodes: -1, Topic: d.Name, KafkaAddrs: under.Kafka(), EtcdAddrs: under.Etcd(), Bin: "none is run"})
+			if err := under.CreateTopic(ctx, d.Name, 8); err != nil {
+				t.Fatal(err)
+			}
 			a, err := arena.Open(ctx, arena.Options{
-				Design: d.Name, Servers: 2, Kafka: topic.Kafka(), Etcd: topic.Etcd(), Topic: topic.Topic(), Partitions: topic.Partitions(),
+				Design: d.Name, Servers: 2, Kafka: under.Kafka(), Etcd: under.Etcd(), Topic: d.Name, Partitions: 8,
 				Redis: cache.Addr(), Launch: arena.InProcess{}, Dir: filepath.Join(t.TempDir(), d.Name), Logf: t.Logf,
 			})
 			if err != nil {
@@ -38,12 +48,12 @@ func TestDesignsDeliverEverythingWhenNothingHappens(t *testing.T) {
 					t.Error(err)
 				}
 			})
-			quiet(ctx, t, a, topic)
+			quiet(ctx, t, a, d.Name)
 		})
 	}
 }
 
-func quiet(ctx context.Context, t *testing.T, a arena.Arena, topic stack.Stack) {
+func quiet(ctx context.Context, t *testing.T, a arena.Arena, topic string) {
 	t.Helper()
 	must := func(err error) {
 		t.Helper()
@@ -63,7 +73,7 @@ func quiet(ctx context.Context, t *testing.T, a arena.Arena, topic stack.Stack) 
 	defer fleet.Close()
 	clients, err := fleet.Add(ctx, len(keys), func(i int) load.Options { return load.Options{Key: keys[i]} }, where)
 	must(err)
-	p, err := load.NewProducer(topic.Kafka(), topic.Topic(), load.Bulk()...)
+	p, err := load.NewProducer(a.Brokers(), topic, load.Bulk()...)
 	must(err)
 	defer p.Close()
 	const records = 2000
@@ -82,7 +92,7 @@ func quiet(ctx context.Context, t *testing.T, a arena.Arena, topic stack.Stack) 
 		return c.WaitHello(ctx)
 	}))
 	burst()
-	truth, err := load.ReadTopic(ctx, topic.Kafka(), topic.Topic())
+	truth, err := load.ReadTopic(ctx, a.Brokers(), topic)
 	must(err)
 	must(fleet.WaitCaughtUp(ctx, truth))
 	must(fleet.Faults())

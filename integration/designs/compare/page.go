@@ -1,0 +1,240 @@
+package compare
+
+import (
+	_ "embed" // the page's text
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/template"
+)
+
+//go:embed page.md
+var text string
+
+// Publish writes compare.json and the plots into a folder, and the page beside it.
+func (r *Report) Publish(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("publish the comparison: %w", err)
+	}
+	if err := r.Write(filepath.Join(dir, "compare.json")); err != nil {
+		return err
+	}
+	return Page(dir)
+}
+
+// Page draws the plots and writes the page of the compare.json in a folder: docs/designs.md for docs/designs.
+func Page(dir string) error {
+	r, err := Read(filepath.Join(dir, "compare.json"))
+	if err != nil {
+		return err
+	}
+	r.conclude()
+	if err := r.draw(dir); err != nil {
+		return err
+	}
+	page, err := r.page(filepath.Base(dir))
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Clean(dir)+".md", []byte(page), 0o644) //nolint:gosec // for everybody to read
+}
+
+func (r *Report) page(folder string) (string, error) {
+	t, err := template.New("page").Funcs(template.FuncMap{
+		"table": r.table, "faults": r.faultTable, "why": r.why, "orderings": r.orderingList, "fits": r.fitTable, "clients": r.clients,
+	}).Parse(text)
+	if err != nil {
+		return "", fmt.Errorf("write the page: %w", err)
+	}
+	var b strings.Builder
+	if err := t.Execute(&b, struct {
+		*Report
+		Folder string
+	}{r, folder}); err != nil {
+		return "", fmt.Errorf("write the page: %w", err)
+	}
+	return b.String(), nil
+}
+
+// String is the tables, for a terminal.
+func (r *Report) String() string {
+	var b strings.Builder
+	for _, n := range r.clients() {
+		fmt.Fprintf(&b, "%d clients\n%s\n", n, r.table(n))
+	}
+	if len(r.Faults) > 0 {
+		b.WriteString(r.faultTable())
+	}
+	return b.String()
+}
+
+// number has as many digits as it is worth.
+func number(v float64) string {
+	switch {
+	case v == 0:
+		return "0"
+	case v < 10:
+		return fmt.Sprintf("%.1f", v)
+	}
+	return fmt.Sprintf("%.0f", v)
+}
+
+// table has a row for each design and number of servers; medians over the rounds.
+func (r *Report) table(clients int) string {
+	var b strings.Builder
+	b.WriteString("| design | servers |")
+	for _, f := range Figures() {
+		fmt.Fprintf(&b, " %s, %s |", f.Title, f.Unit)
+	}
+	b.WriteString(" lost | repeated | reordered |\n|---|---|" + strings.Repeat("---|", len(Figures())+3) + "\n")
+	for _, d := range r.designs() {
+		for _, p := range r.series(Figures()[0], d, clients) {
+			fmt.Fprintf(&b, "| %s | %.0f |", d, p.X)
+			for _, f := range Figures() {
+				for _, q := range r.series(f, d, clients) {
+					if q.X == p.X {
+						fmt.Fprintf(&b, " %s |", number(q.Y))
+					}
+				}
+			}
+			var lost, repeated, reordered int64
+			for i := range r.Samples {
+				if s := &r.Samples[i]; s.Design == d && s.Clients == clients && float64(s.Servers) == p.X {
+					lost, repeated, reordered = lost+s.Lost, repeated+s.Repeated, reordered+s.Reordered
+				}
+			}
+			fmt.Fprintf(&b, " %d | %d | %d |\n", lost, repeated, reordered)
+		}
+	}
+	return b.String()
+}
+
+// faultTable has the worst of all rounds.
+func (r *Report) faultTable() string {
+	var b strings.Builder
+	b.WriteString("| fault | design | sockets broken | lost | repeated | reordered | longest pause | p99 of clients' longest |\n|---|---|---|---|---|---|---|---|\n")
+	for _, fault := range AllFaults() {
+		var seen []string
+		for i := range r.Faults {
+			f := r.Faults[i]
+			if f.Fault != fault || slices.Contains(seen, f.Design) {
+				continue
+			}
+			seen = append(seen, f.Design)
+			for _, g := range r.Faults {
+				if g.Fault != fault || g.Design != f.Design {
+					continue
+				}
+				f.Broken, f.Lost, f.Repeated, f.Reordered = max(f.Broken, g.Broken), max(f.Lost, g.Lost), max(f.Repeated, g.Repeated), max(f.Reordered, g.Reordered)
+				f.Pause, f.P99 = max(f.Pause, g.Pause), max(f.P99, g.P99)
+			}
+			fmt.Fprintf(&b, "| %s | %s | %d of %d | %d | %d | %d | %.1f s | %.1f s |\n", fault, f.Design, f.Broken, f.Clients, f.Lost, f.Repeated, f.Reordered, f.Pause/1000, f.P99/1000)
+		}
+	}
+	return b.String()
+}
+
+// why names, for the kill of a server and the other faults, each design in which the figure was not zero, and the reason.
+func (r *Report) why() string {
+	said := make(map[string]bool)
+	var b strings.Builder
+	for i := range r.Faults {
+		f := &r.Faults[i]
+		for _, one := range []struct {
+			what string
+			n    int64
+		}{{"broken", f.Broken}, {"lost", f.Lost}, {"repeated", f.Repeated}, {"reordered", f.Reordered}} {
+			id := f.Fault + f.Design + one.what
+			if one.n == 0 || said[id] {
+				continue
+			}
+			said[id] = true
+			reason := reasonOf(f.Design, f.Fault, one.what)
+			if reason == "" {
+				reason = "not explained: " + f.First
+			}
+			fmt.Fprintf(&b, "- *%s*, %s, %s: %s\n", f.Fault, f.Design, one.what, reason)
+		}
+	}
+	if b.Len() == 0 {
+		return "Every figure is zero.\n"
+	}
+	return b.String()
+}
+
+func reasonOf(design, fault, what string) string {
+	if what != "broken" {
+		return ""
+	}
+	switch {
+	case design == "pointsman" && fault == KillOther:
+		return "the router that died held these sockets; their clients came to another router with their cursors."
+	case design == "plainrouter" && fault == KillOther:
+		return "every byte of these clients went through the router that died."
+	case design == "plainrouter":
+		return "a connection belongs to its key's partition: whoever's partition changes its owner is closed and comes back."
+	case fault == KillServer || fault == DrainServer:
+		return "these clients' sockets were on the server that ended; they came to another one with their cursors."
+	}
+	return ""
+}
+
+func (r *Report) orderingList() string {
+	var b strings.Builder
+	for _, f := range Figures() {
+		var lines []string
+		for _, less := range r.designs() {
+			var more []string
+			for _, o := range r.Orderings {
+				if o.Figure == f.Name && o.Less == less {
+					more = append(more, fmt.Sprintf("%s (%.1f to %.1f times, %d of %d pairs)", o.More, o.Least, o.Most, o.Held, o.Held))
+				}
+			}
+			if len(more) > 0 {
+				lines = append(lines, fmt.Sprintf("  - %s below %s\n", less, strings.Join(more, ", ")))
+			}
+		}
+		if len(lines) > 0 {
+			fmt.Fprintf(&b, "- **%s** (`%s`)\n%s", f.Title, f.Name, strings.Join(lines, ""))
+		}
+	}
+	if b.Len() == 0 {
+		return "None held in every sample.\n"
+	}
+	return b.String()
+}
+
+func (r *Report) fitTable() string {
+	var b strings.Builder
+	b.WriteString("| figure | design | clients | fitted | relative error | **extrapolated** to 100 servers |\n|---|---|---|---|---|---|\n")
+	for i := range r.Fits {
+		f := &r.Fits[i]
+		unit := ""
+		for _, g := range Figures() {
+			if g.Name == f.Figure {
+				unit = g.Unit
+			}
+		}
+		fmt.Fprintf(&b, "| %s, %s | %s | %d | %s | %.0f %% | %s |\n", f.Figure, unit, f.Design, f.Clients, f, 100*f.Error, number(max(0, f.At100)))
+	}
+	most := r.clients()[len(r.clients())-1]
+	b.WriteString("\n| design | memory per client, KB | **extrapolated** to 1,000,000 clients, GB |\n|---|---|---|\n")
+	for _, d := range r.designs() {
+		for _, f := range Figures() {
+			if f.Name != "memory" {
+				continue
+			}
+			var all []float64
+			for _, p := range r.series(f, d, most) {
+				all = append(all, p.Y)
+			}
+			if len(all) > 0 {
+				m := median(all)
+				fmt.Fprintf(&b, "| %s | %s | %s |\n", d, number(m), number(m*1e6/(1<<20)))
+			}
+		}
+	}
+	return b.String()
+}

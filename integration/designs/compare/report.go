@@ -1,0 +1,112 @@
+// Package compare does the same work with every design in turn, measures what it costs and what its clients see when
+// something dies, and writes the page that says which to choose.
+package compare
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"time"
+)
+
+// Report is one comparison.
+type Report struct {
+	Began   time.Time `json:"began"`
+	Took    float64   `json:"took_s"`
+	Command string    `json:"command"`
+	Quick   bool      `json:"quick"`
+	Machine string    `json:"machine"`
+	Kernel  string    `json:"kernel"`
+	Go      string    `json:"go"`
+	Version string    `json:"version"`
+	Load    float64   `json:"load_average_before"`
+	Rounds  int       `json:"rounds"`
+	Rate    float64   `json:"records_per_second"`
+	Size    int       `json:"bytes_per_value"`
+	Seconds float64   `json:"seconds_per_sample"`
+	Samples []Sample  `json:"samples"`
+	Faults  []Fault   `json:"faults"`
+	Fits    []Fit     `json:"fits"`
+	// Orderings are the only comparisons that the page may state: those that held in every sample.
+	Orderings []Ordering `json:"orderings"`
+}
+
+// Sample is one design at one size.
+type Sample struct {
+	Design  string `json:"design"`
+	Round   int    `json:"round"`
+	Servers int    `json:"servers"`
+	Others  int    `json:"others"` // routers or redistributors
+	Clients int    `json:"clients"`
+
+	CPU         float64 `json:"cpu_us"`            // of all its processes, a cache included, per delivered record
+	KafkaCPU    float64 `json:"kafka_cpu_us"`      // of the broker, per delivered record
+	Ingest      float64 `json:"ingest_per_server"` // bytes a second that a server gets from anybody but clients
+	Reads       float64 `json:"kafka_reads"`       // bytes a second that all processes read from Kafka
+	Between     float64 `json:"between_tiers"`     // bytes a second
+	Backchannel float64 `json:"backchannel"`       // bytes a second, to and from
+	Memory      float64 `json:"bytes_per_client"`  // resident, gained by its processes while clients came
+	Connect     float64 `json:"connect_us"`        // CPU for each client that came
+	P50         float64 `json:"p50_ms"`
+	P99         float64 `json:"p99_ms"`
+	Outcome
+}
+
+// Outcome is the checker's verdict.
+type Outcome struct {
+	Due       int64  `json:"due"`
+	Lost      int64  `json:"lost"`
+	Repeated  int64  `json:"repeated"`
+	Reordered int64  `json:"reordered"`
+	Broken    int64  `json:"sockets_broken"`
+	First     string `json:"first,omitempty"` // of what is wrong
+	Failed    string `json:"failed,omitempty"`
+}
+
+// Fault is one design under one fault.
+type Fault struct {
+	Design  string  `json:"design"`
+	Round   int     `json:"round"`
+	Fault   string  `json:"fault"`
+	Clients int     `json:"clients"`
+	Pause   float64 `json:"longest_pause_ms"` // that any record was late
+	P99     float64 `json:"p99_pause_ms"`     // over clients, of the longest of each
+	Outcome
+}
+
+// Write writes the report.
+func (r *Report) Write(path string) error {
+	text, err := json.MarshalIndent(r, "", " ")
+	if err != nil {
+		return fmt.Errorf("write the comparison: %w", err)
+	}
+	return os.WriteFile(path, append(text, '\n'), 0o644) //nolint:gosec // for everybody to read
+}
+
+// Read reads one.
+func Read(path string) (*Report, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var r Report
+	if err := json.Unmarshal(text, &r); err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	return &r, nil
+}
+
+// Err is what went wrong where nothing was done to a design.
+func (r *Report) Err() error {
+	for _, s := range r.Samples {
+		if s.Failed != "" || s.Lost+s.Repeated+s.Reordered > 0 {
+			return fmt.Errorf("%s with %d servers and %d clients: %d lost, %d repeated, %d reordered %s %s", s.Design, s.Servers, s.Clients, s.Lost, s.Repeated, s.Reordered, s.First, s.Failed)
+		}
+	}
+	for _, f := range r.Faults {
+		if f.Failed != "" {
+			return fmt.Errorf("%s, %s: %s", f.Design, f.Fault, f.Failed)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,440 @@
+package compare
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pointsmanhq/pointsman/integration/designs/arena"
+	"github.com/pointsmanhq/pointsman/integration/internal/checker"
+	"github.com/pointsmanhq/pointsman/integration/internal/load"
+	"github.com/pointsmanhq/pointsman/integration/internal/machine"
+	"github.com/pointsmanhq/pointsman/integration/internal/stack"
+)
+
+// Cell is a size at which every design is measured.
+type Cell struct{ Servers, Clients int }
+
+// Cells are sizes with so many clients.
+func Cells(clients int, servers ...int) []Cell {
+	out := make([]Cell, 0, len(servers))
+	for _, n := range servers {
+		out = append(out, Cell{Servers: n, Clients: clients})
+	}
+	return out
+}
+
+// Options say what to compare.
+type Options struct {
+	Designs []string // empty: all
+	Cells   []Cell
+	Faults  []string // empty: none
+	Rounds  int
+	// FaultClients and FaultRate are the work under faults, which has two servers.
+	FaultClients int
+	FaultRate    float64
+	Rate         float64
+	Size         int
+	Seconds      float64
+	Quick        bool
+	Bin          string // folder with router, wsnode and designs
+	Dir          string // for data and logs
+	Logf         func(format string, args ...any)
+}
+
+// partitions of every topic: each of eight servers has two.
+const partitions = 16
+
+// The faults.
+const (
+	KillServer  = "server killed"
+	DrainServer = "server drained"
+	AddServer   = "server added"
+	KillOther   = "router or redistributor killed"
+	LoseCache   = "cache lost"
+)
+
+// AllFaults lists them.
+func AllFaults() []string { return []string{KillServer, DrainServer, AddServer, KillOther, LoseCache} }
+
+type comparison struct {
+	Options
+	back  *stack.Backend
+	cache *Cache
+	runs  int
+}
+
+// Do compares. Rounds and sizes follow each other, and the designs in turn within each, so that all saw the same machine.
+func Do(ctx context.Context, o Options) (_ *Report, err error) {
+	if o.Bin, err = filepath.Abs(o.Bin); err != nil {
+		return nil, err
+	}
+	if len(o.Designs) == 0 {
+		o.Designs = arena.Names()
+	}
+	began := time.Now()
+	rep := &Report{
+		Began: began, Quick: o.Quick, Machine: machine.Describe(), Kernel: machine.Kernel(), Go: runtime.Version(), Version: version(ctx, o.Bin),
+		Load: machine.LoadAverage(), Rounds: o.Rounds, Rate: o.Rate, Size: o.Size, Seconds: o.Seconds,
+	}
+	c := &comparison{Options: o}
+	if c.back, err = stack.OpenBackend(ctx, stack.Real, filepath.Join(o.Dir, "backend")); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, c.back.Close()) }()
+	if c.cache, err = OpenCache(ctx, o.Dir); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, c.cache.Close()) }()
+	for round := range o.Rounds {
+		for _, cell := range o.Cells {
+			for _, name := range o.Designs {
+				s := c.sample(ctx, name, cell)
+				s.Round = round + 1
+				rep.Samples = append(rep.Samples, s)
+				o.Logf("round %d: %s", s.Round, &s)
+				if ctx.Err() != nil {
+					return nil, context.Cause(ctx)
+				}
+			}
+		}
+		for _, fault := range o.Faults {
+			for _, name := range o.Designs {
+				f, ok := c.fault(ctx, name, fault)
+				if !ok {
+					continue
+				}
+				f.Round = round + 1
+				rep.Faults = append(rep.Faults, f)
+				o.Logf("round %d: %s", f.Round, &f)
+				if ctx.Err() != nil {
+					return nil, context.Cause(ctx)
+				}
+			}
+		}
+	}
+	rep.conclude()
+	rep.Took = time.Since(began).Seconds()
+	return rep, nil
+}
+
+func version(ctx context.Context, bin string) string {
+	out, err := exec.CommandContext(ctx, filepath.Join(bin, "wsnode"), "version").Output() //nolint:gosec // our own program
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func (s *Sample) String() string {
+	return fmt.Sprintf("%-30s %d servers %5d clients: %5.1f us CPU, ingest %7.0f B/s per server, %5.1f KB/client, p50 %.1f p99 %.1f ms, lost %d repeated %d reordered %d %s%s",
+		s.Design, s.Servers, s.Clients, s.CPU, s.Ingest, s.Memory/1024, s.P50, s.P99, s.Lost, s.Repeated, s.Reordered, s.First, s.Failed)
+}
+
+func (f *Fault) String() string {
+	return fmt.Sprintf("%-30s %s: broken %d, lost %d, repeated %d, reordered %d, longest pause %.0f ms %s%s", f.Design, f.Fault, f.Broken, f.Lost, f.Repeated, f.Reordered, f.Pause, f.First, f.Failed)
+}
+
+// run is one design with its clients.
+type run struct {
+	c      *comparison
+	design *arena.Design
+	arena  arena.Arena
+	topic  string
+	fleet  *load.Fleet
+	keys   []string
+}
+
+func (c *comparison) open(ctx context.Context, name string, servers, clients int) (*run, error) {
+	c.runs++
+	d, err := arena.Find(name)
+	if err != nil {
+		return nil, err
+	}
+	r := &run{c: c, design: d, topic: fmt.Sprintf("%s-%d", name, c.runs), fleet: load.NewFleet()}
+	if err := c.back.CreateTopic(ctx, r.topic, partitions); err != nil {
+		return nil, err
+	}
+	r.arena, err = arena.Open(ctx, arena.Options{
+		Design: name, Servers: servers, Kafka: c.back.Kafka(), Etcd: c.back.Etcd(), Redis: c.cache.addr, Topic: r.topic, Partitions: partitions,
+		Launch: arena.Processes{Bin: c.Bin}, Bin: c.Bin, Dir: filepath.Join(c.Dir, r.topic),
+	})
+	for i := range clients {
+		r.keys = append(r.keys, fmt.Sprintf("client-%d", i))
+	}
+	return r, err
+}
+
+func (r *run) close() error {
+	r.fleet.Close()
+	if r.arena == nil {
+		return nil
+	}
+	return r.arena.Close()
+}
+
+func (r *run) where(i int) load.Target {
+	all := r.arena.Entrances()
+	return all[i%len(all)]
+}
+
+// connect brings the clients, each of which goes to the next entrance when its connection ends.
+func (r *run) connect(ctx context.Context) error {
+	_, err := r.fleet.Add(ctx, len(r.keys), func(i int) load.Options {
+		at := i
+		return load.Options{Key: r.keys[i], Reconnect: func(checker.Close) (load.Target, bool) {
+			at++
+			return r.where(at), true
+		}}
+	}, r.where)
+	return err
+}
+
+// processes are the members, and the cache where the design has one.
+func (r *run) usage() (rss int64, cpu float64) {
+	var pids []int
+	for _, m := range r.arena.Members() {
+		pids = append(pids, m.PID)
+	}
+	if r.design.Cache {
+		pids = append(pids, r.c.cache.pid())
+	}
+	for _, pid := range pids {
+		m, s, _ := machine.Usage(pid)
+		rss, cpu = rss+m, cpu+s
+	}
+	return rss, cpu
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// sample measures a design at one size.
+func (c *comparison) sample(ctx context.Context, name string, cell Cell) (s Sample) {
+	s = Sample{Design: name, Servers: cell.Servers, Clients: cell.Clients}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	r, err := c.open(ctx, name, cell.Servers, cell.Clients)
+	if err == nil {
+		err = r.steady(ctx, &s)
+	}
+	if r != nil {
+		err = errors.Join(err, r.close())
+	}
+	if err != nil {
+		s.Failed = err.Error()
+	}
+	return s
+}
+
+func (r *run) steady(ctx context.Context, s *Sample) error {
+	for _, m := range r.arena.Members() {
+		if m.Role != arena.Server {
+			s.Others++
+		}
+	}
+	rss, cpu := r.usage()
+	if err := r.connect(ctx); err != nil {
+		return err
+	}
+	rssAfter, cpuAfter := r.usage()
+	s.Memory, s.Connect = float64(rssAfter-rss)/float64(s.Clients), (cpuAfter-cpu)*1e6/float64(s.Clients)
+
+	p, err := load.NewProducer(r.arena.Brokers(), r.topic)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	producing, stop := context.WithCancel(ctx)
+	defer stop()
+	done := make(chan error, 1)
+	go func() { done <- p.Run(producing, r.keys, r.c.Rate, r.c.Size) }()
+	const warm = 1500 * time.Millisecond
+	if err := wait(ctx, warm); err != nil {
+		return errors.Join(err, stopped(stop, done))
+	}
+	before, err := sockets(ctx)
+	if err != nil {
+		return errors.Join(err, stopped(stop, done))
+	}
+	said := r.said(ctx)
+	sent, from := p.Sent(), time.Now()
+	_, cpu = r.usage()
+	_, kafka, _ := machine.Usage(r.c.back.PIDs()["kafka"])
+	err = wait(ctx, time.Duration(r.c.Seconds*float64(time.Second)))
+	_, cpuAfter = r.usage()
+	_, kafkaAfter, _ := machine.Usage(r.c.back.PIDs()["kafka"])
+	until, n := time.Now(), float64(p.Sent()-sent)
+	saidAfter := r.said(ctx)
+	after, failed := sockets(ctx)
+	if err := errors.Join(err, failed, stopped(stop, done)); err != nil {
+		return err
+	}
+	cache := ""
+	if r.design.Cache {
+		cache = r.c.cache.addr
+	}
+	f := during(before, after, r.arena.Members(), r.arena.Brokers(), cache)
+	seconds := until.Sub(from).Seconds()
+	s.CPU, s.KafkaCPU = (cpuAfter-cpu)*1e6/n, (kafkaAfter-kafka)*1e6/n
+	s.Ingest, s.Reads, s.Between = float64(f.ingest)/seconds/float64(s.Servers), float64(f.reads)/seconds, float64(f.between)/seconds
+	s.Backchannel = (float64(f.backchannel) + saidAfter - said) / seconds
+	rep, histories, err := r.judge(ctx)
+	if err != nil {
+		return err
+	}
+	d := checker.Between(histories, from, until)
+	s.P50, s.P99 = milliseconds(d.P50), milliseconds(d.P99)
+	s.Outcome = outcome(rep)
+	return nil
+}
+
+func stopped(stop func(), done <-chan error) error {
+	stop()
+	return <-done
+}
+
+// said is what the programs say of the backchannel that lies in Kafka, where sockets carry other things too.
+func (r *run) said(ctx context.Context) (sum float64) {
+	if r.design.Cache || r.design.Other() != arena.Redistributor {
+		return 0
+	}
+	for _, m := range r.arena.Members() {
+		sum += metric(ctx, m.Admin, "design_backchannel_bytes_total")
+	}
+	return sum
+}
+
+// judge waits until every client has what is due, for a while, and asks the checker.
+func (r *run) judge(ctx context.Context) (*checker.Report, []checker.Client, error) {
+	truth, err := load.ReadTopic(ctx, r.arena.Brokers(), r.topic)
+	if err != nil {
+		return nil, nil, err
+	}
+	patient, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	_ = r.fleet.WaitCaughtUp(patient, truth) // who is still behind then has lost something, and the checker says so
+	histories := r.fleet.Histories()
+	return checker.Check(truth, histories, nil), histories, r.fleet.Faults()
+}
+
+func outcome(rep *checker.Report) Outcome {
+	o := Outcome{Due: rep.Expected, Lost: rep.Lost.Count, Repeated: rep.Repeated.Count, Reordered: rep.Reordered.Count, Broken: rep.Broken.Count}
+	for _, v := range rep.Verdicts() {
+		if v.Count > 0 && v.Kind != checker.Broken && o.First == "" {
+			o.First = string(v.Kind) + ": " + v.First
+		}
+	}
+	return o
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// fault does one thing to a design of two servers; ok is false where the design has nothing to do it to.
+func (c *comparison) fault(ctx context.Context, name, fault string) (f Fault, ok bool) {
+	f = Fault{Design: name, Fault: fault, Clients: c.FaultClients}
+	d, err := arena.Find(name)
+	if err == nil && (fault == LoseCache && !d.Cache || fault == KillOther && d.Other() == "") {
+		return f, false
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	r, err := c.open(ctx, name, 2, c.FaultClients)
+	if err == nil {
+		err = r.suffer(ctx, &f)
+	}
+	if r != nil {
+		err = errors.Join(err, r.close())
+	}
+	if err != nil {
+		f.Failed = err.Error()
+	}
+	return f, true
+}
+
+func (r *run) suffer(ctx context.Context, f *Fault) error {
+	if err := r.connect(ctx); err != nil {
+		return err
+	}
+	p, err := load.NewProducer(r.arena.Brokers(), r.topic)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	producing, stop := context.WithCancel(ctx)
+	defer stop()
+	done := make(chan error, 1)
+	go func() { done <- p.Run(producing, r.keys, r.c.FaultRate, r.c.Size) }()
+	err = wait(ctx, 2*time.Second)
+	at := time.Now()
+	if err == nil {
+		err = r.do(ctx, f.Fault)
+	}
+	// The group notices a killed member after six seconds, and clients must be seen to recover from that.
+	if rest := 10*time.Second - time.Since(at); err == nil && rest > 0 {
+		err = wait(ctx, rest)
+	}
+	if err := errors.Join(err, stopped(stop, done)); err != nil {
+		return err
+	}
+	rep, histories, err := r.judge(ctx)
+	if err != nil {
+		return err
+	}
+	f.Outcome = outcome(rep)
+	var longest []time.Duration
+	for i := range histories {
+		longest = append(longest, pauseOf(&histories[i], at))
+	}
+	slices.Sort(longest)
+	f.Pause, f.P99 = milliseconds(longest[len(longest)-1]), milliseconds(checker.Quantile(longest, 0.99))
+	return nil
+}
+
+// pauseOf is the longest time that a record which was due after the fault, or under way then, took to reach the client,
+// by whatever connection.
+func pauseOf(c *checker.Client, at time.Time) (longest time.Duration) {
+	for i := range c.Sessions {
+		for j := range c.Sessions[i].Events {
+			e := &c.Sessions[i].Events[j]
+			if e.Kind == checker.Record && e.At >= at.UnixNano() {
+				longest = max(longest, time.Duration(e.At-e.Timestamp*int64(time.Millisecond)))
+			}
+		}
+	}
+	return longest
+}
+
+func (r *run) do(ctx context.Context, fault string) error {
+	switch fault {
+	case KillServer:
+		return r.arena.KillServer(ctx)
+	case DrainServer:
+		return r.arena.DrainServer(ctx)
+	case AddServer:
+		return r.arena.AddServer(ctx)
+	case KillOther:
+		return r.arena.KillOther(ctx)
+	case LoseCache:
+		return r.c.cache.lose(ctx)
+	}
+	return fmt.Errorf("there is no fault %q; there are %s", fault, strings.Join(AllFaults(), ", "))
+}
+
+// Temporary makes a folder for a comparison.
+func Temporary() (string, error) { return os.MkdirTemp("", "pointsman-designs-") }
