@@ -36,10 +36,16 @@ type world struct {
 
 // limit bounds a scenario: what does not come about in this time has failed.
 func limit(kind stack.Kind) time.Duration {
-	if kind == stack.InProcess {
+	switch kind {
+	case stack.InProcess:
 		return 2 * time.Minute
+	case stack.Compose:
+		return 15 * time.Minute
+	case stack.Existing:
+		return 30 * time.Minute // commands that are not ours
+	default:
+		return 4 * time.Minute
 	}
-	return 4 * time.Minute
 }
 
 // begin starts a stack of the kind that the environment asks for.

@@ -198,9 +198,24 @@ func ensureTopic(ctx context.Context, brokers []string, o Options) (int32, error
 			return 0, fmt.Errorf("create topic %s: %w", topic, err)
 		}
 	}
+	return metadata(ctx, client, topic)
+}
+
+// countPartitions is how many partitions a topic has.
+func countPartitions(ctx context.Context, brokers []string, topic string) (int32, error) {
+	client, err := kgo.NewClient(kgo.AlwaysRetryEOF(), kgo.SeedBrokers(brokers...))
+	if err != nil {
+		return 0, fmt.Errorf("look at topic %s: %w", topic, err)
+	}
+	defer client.Close()
+	return metadata(ctx, client, topic)
+}
+
+// metadata waits until every partition of a topic has a leader, and counts them.
+func metadata(ctx context.Context, client *kgo.Client, topic string) (int32, error) {
 	var count int32
-	// A broker answers the creation before its metadata names every leader.
-	err = procs.Poll(ctx, pollEvery, func() error {
+	// A broker answers a creation before its metadata names every leader.
+	err := procs.Poll(ctx, pollEvery, func() error {
 		meta := kmsg.NewPtrMetadataRequest()
 		mt := kmsg.NewMetadataRequestTopic()
 		mt.Topic = &topic
@@ -223,7 +238,7 @@ func ensureTopic(ctx context.Context, brokers []string, o Options) (int32, error
 		return nil
 	})
 	if err != nil {
-		return 0, fmt.Errorf("create topic %s: %w", topic, err)
+		return 0, fmt.Errorf("look at topic %s: %w", topic, err)
 	}
 	return count, nil
 }

@@ -35,7 +35,10 @@ type composed struct {
 	env      []string
 	kafkas   []string
 	etcds    []string
+	balancer Router
 	docker   container
+	// Prometheus's address on the host, once Observe has started it.
+	prometheus string
 
 	mu       sync.Mutex
 	routers  []Router          // guarded by mu; PID is 0 while stopped
@@ -96,18 +99,11 @@ func (c *composed) open(ctx context.Context) (err error) {
 		}
 		c.services[service] = ids[0]
 	}
-	if err := c.compose(ctx, append([]string{"up", "-d", "--no-deps"}, c.routerServices()...)...); err != nil {
+	if err := c.compose(ctx, "up", "-d", "--no-deps", "--scale", fmt.Sprintf("router=%d", c.opts.Routers), "router", "balancer"); err != nil {
 		return err
 	}
-	for i, service := range c.routerServices() {
-		ids, err := c.containers(ctx, service)
-		if err != nil {
-			return err
-		}
-		c.ids = append(c.ids, ids[0])
-		if err := c.seeRouter(ctx, i); err != nil {
-			return err
-		}
+	if err := c.meetRouters(ctx); err != nil {
+		return err
 	}
 	// The topic service is a container that ends: `up` returns before that.
 	if c.opts.Partitions, err = ensureTopic(ctx, c.kafkas, c.opts); err != nil {
@@ -122,6 +118,9 @@ func (c *composed) open(ctx context.Context) (err error) {
 		if err := c.routerReady(ctx, i); err != nil {
 			return err
 		}
+	}
+	if err := c.balancerReady(ctx); err != nil {
+		return err
 	}
 	c.opts.Logf("stack %s: Kafka %v, etcd %v, %d routers, %d nodes, logs in %s", Compose, c.kafkas, c.etcds, len(c.routers), len(c.nodes), c.dir)
 	return nil
@@ -158,47 +157,29 @@ func (c *composed) settings(root string) error {
 		return err
 	}
 	c.kafkas, c.etcds = []string{kafka}, []string{etcd}
+	listen, err := port("ROUTER_PORT")
+	if err != nil {
+		return err
+	}
+	admin, err := port("ROUTER_ADMIN_PORT")
+	if err != nil {
+		return err
+	}
+	if c.prometheus, err = port("PROMETHEUS_PORT"); err != nil {
+		return err
+	}
+	c.balancer = Router{Name: "balancer", URL: "ws://" + listen, Admin: "http://" + admin}
 	services := map[string]any{
 		"wsnode": map[string]any{"command": append([]string{"--etcd-prefix=" + c.opts.EtcdPrefix}, c.opts.NodeFlags...)},
-	}
-	flags := append([]string{"--etcd-prefix=" + c.opts.EtcdPrefix}, c.opts.RouterFlags...)
-	for i := range c.opts.Routers {
-		number := ""
-		if i > 0 {
-			number = strconv.Itoa(i + 1)
-		}
-		listen, err := port("ROUTER" + number + "_PORT")
-		if err != nil {
-			return err
-		}
-		admin, err := port("ROUTER" + number + "_ADMIN_PORT")
-		if err != nil {
-			return err
-		}
-		service := map[string]any{"command": flags}
-		if i > 0 {
-			service["image"] = "${ROUTER_IMAGE:-pointsman/router:latest}"
-			service["environment"] = map[string]string{"POINTSMAN_TOPIC": c.opts.Topic, "POINTSMAN_ETCD": "etcd:2379"}
-			service["ports"] = []string{listen + ":8080", admin + ":8081"}
-			service["read_only"] = true
-		}
-		services["router"+number] = service
-		c.routers = append(c.routers, Router{Name: "router" + number, URL: "ws://" + listen, Admin: "http://" + admin, Log: filepath.Join(c.dir, "router"+number+".log")})
+		"router": map[string]any{"command": append([]string{"--etcd-prefix=" + c.opts.EtcdPrefix}, c.opts.RouterFlags...)},
 	}
 	text, err := json.MarshalIndent(map[string]any{"services": services}, "", "  ") // JSON is YAML
 	if err != nil {
 		return err
 	}
 	c.override = filepath.Join(c.dir, "override.yaml")
+	c.env = append(c.env, "COMPOSE_FILE="+c.file+string(os.PathListSeparator)+c.override)
 	return os.WriteFile(c.override, text, 0o644)
-}
-
-func (c *composed) routerServices() []string {
-	var out []string
-	for _, r := range c.routers {
-		out = append(out, r.Name)
-	}
-	return out
 }
 
 // compose runs one of compose's commands on the project.
@@ -208,7 +189,6 @@ func (c *composed) compose(ctx context.Context, args ...string) error {
 }
 
 func (c *composed) composeOutput(ctx context.Context, args ...string) (string, error) {
-	args = append([]string{"-f", c.file, "-f", c.override}, args...)
 	cmd := exec.CommandContext(ctx, c.docker.compose[0], append(slices.Clone(c.docker.compose[1:]), args...)...)
 	cmd.Env = c.env
 	return output(cmd)
@@ -227,15 +207,23 @@ func (c *composed) containers(ctx context.Context, service string) ([]string, er
 	return ids, nil
 }
 
-// scale raises the number of running nodes to n, and returns when all are ready.
+// scale has compose start or stop nodes until n run, and returns when all of them are ready.
 func (c *composed) scale(ctx context.Context, n int) error {
 	if err := c.compose(ctx, "up", "-d", "--no-deps", "--no-recreate", "--scale", fmt.Sprintf("wsnode=%d", n), "wsnode"); err != nil {
 		return err
 	}
+	return c.meetNodes(ctx)
+}
+
+// meetNodes sees which nodes there are now, and returns when all of them are ready.
+func (c *composed) meetNodes(ctx context.Context) error {
 	ids, err := c.containers(ctx, "wsnode")
 	if err != nil {
 		return err
 	}
+	c.mu.Lock()
+	c.nodes = slices.DeleteFunc(c.nodes, func(n containedNode) bool { return !slices.Contains(ids, n.container) })
+	c.mu.Unlock()
 	for _, id := range ids {
 		c.mu.Lock()
 		known := slices.ContainsFunc(c.nodes, func(n containedNode) bool { return n.container == id })
@@ -250,6 +238,29 @@ func (c *composed) scale(ctx context.Context, n int) error {
 		c.mu.Lock()
 		c.nodes = append(c.nodes, n)
 		c.mu.Unlock()
+	}
+	return nil
+}
+
+// meetRouters sees which routers there are now. A test reaches each at its container's address; users come through the
+// balancer.
+func (c *composed) meetRouters(ctx context.Context) error {
+	ids, err := c.containers(ctx, "router")
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.ids = ids
+	c.routers = make([]Router, len(ids))
+	for i := range c.routers {
+		name := fmt.Sprintf("router-%d", i+1)
+		c.routers[i] = Router{Name: name, Log: filepath.Join(c.dir, name+".log")}
+	}
+	c.mu.Unlock()
+	for i := range ids {
+		if err := c.seeRouter(ctx, i); err != nil {
+			return err
+		}
 	}
 	return nil
 }

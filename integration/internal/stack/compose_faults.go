@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"time"
 
@@ -94,7 +95,7 @@ func (c *composed) router(i int) (string, error) {
 	return c.ids[i], nil
 }
 
-// seeRouter notes which process router i is.
+// seeRouter notes which process router i is, and where: the engine may give a container another address when it starts.
 func (c *composed) seeRouter(ctx context.Context, i int) error {
 	id, err := c.router(i)
 	if err != nil {
@@ -106,7 +107,11 @@ func (c *composed) seeRouter(ctx context.Context, i int) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.routers[i].PID = state.pid
+	r := &c.routers[i]
+	r.PID = state.pid
+	if state.ip != "" {
+		r.URL, r.Admin = "ws://"+net.JoinHostPort(state.ip, "8080"), "http://"+net.JoinHostPort(state.ip, "8081")
+	}
 	return nil
 }
 

@@ -42,6 +42,9 @@ func Open(ctx context.Context, kind Kind, o Options) (Stack, error) {
 	if kind == Compose {
 		return openComposed(ctx, o)
 	}
+	if kind == Existing {
+		return openExisting(ctx, o)
+	}
 	c := &cluster{kind: kind, opts: o, prefix: o.EtcdPrefix, dir: o.Dir}
 	if err := c.open(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("open a stack of kind %s: %w", kind, err), c.Close())
@@ -177,7 +180,11 @@ func StartKind(tb TB, kind Kind, o Options) Stack {
 			}
 		})
 	}
-	ctx, cancel := context.WithTimeoutCause(tb.Context(), 5*time.Minute, errors.New("the stack did not start within 5 minutes"))
+	limit := 5 * time.Minute
+	if kind == Compose {
+		limit = 8 * time.Minute // two dozen commands of compose and the engine, each of them slow on a busy machine
+	}
+	ctx, cancel := context.WithTimeoutCause(tb.Context(), limit, fmt.Errorf("the stack did not start within %s", limit))
 	defer cancel()
 	s, err := Open(ctx, kind, o)
 	if err != nil {

@@ -34,6 +34,9 @@ const (
 	// Compose runs the containers of deploy/compose.yaml: images that `make images` built, or that the
 	// environment names.
 	Compose Kind = "compose"
+	// Existing is a whole stack that somebody else runs (Options.RouterURLs, Options.KafkaAddrs); nothing in it can be
+	// started or stopped from here.
+	Existing Kind = "existing"
 )
 
 // KindFromEnv is the kind that POINTSMAN_STACK asks for, InProcess when it is not set.
@@ -84,6 +87,11 @@ type Options struct {
 	// KafkaAddrs and EtcdAddrs belong to External.
 	KafkaAddrs []string
 	EtcdAddrs  []string
+
+	// RouterURLs ("ws://host:8080") and KafkaAddrs belong to Existing; RouterAdmins ("http://host:8081") as well, one
+	// for each router or none.
+	RouterURLs   []string
+	RouterAdmins []string
 
 	// Logf tells what happens to the stack, one line an event. Nil means silence.
 	Logf func(format string, args ...any)
