@@ -74,7 +74,12 @@ export function ago(ms) {
 }
 
 export const since = (at, now) => (at ? ago(now - Date.parse(at)) : "–");
-export const names = (list) => (list?.length ? list.join(", ") : "nobody");
+// names lists a few, one a line, and how many more there are.
+export function names(list, most = 5) {
+  if (!list?.length) return "nobody";
+  const more = list.length - most;
+  return (more > 1 ? [...list.slice(0, most), `and ${more} more`] : list).join(",\n");
+}
 
 // ranges spells ascending numbers as 0-3, 7.
 export function ranges(list) {

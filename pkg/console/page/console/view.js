@@ -154,7 +154,7 @@ function tables(s, now) {
   first(s.handovers, 10, "handover-table", (h) => [
     since(h.at, now), causes[h.cause] || h.cause, number(h.partitions), number(h.sessions),
     h.unserved ? `${number(h.unserved)} still wait` : h.pause_ms ? pause(h.pause_ms) : "none",
-    { text: names(h.from), kind: "text" }, { text: names(h.to), kind: "text" },
+    { text: names(h.from), kind: "names" }, { text: names(h.to), kind: "names" },
   ], (h) => (h.unserved ? "bad" : ""));
 
   first(s.partitions.filter((p) => p.scanning), 12, "catchup-table", (p) => [
