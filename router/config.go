@@ -47,6 +47,7 @@ type Config struct {
 	JWTRenewBefore   time.Duration // default 1 min: how long before its token's end a client is told
 
 	Heartbeat          time.Duration // default 15 s: the longest that a client hears nothing
+	MaxKeys            int           // default 100: keys that one socket may follow
 	ClientWindow       int64         // bytes that one client may have queued and under way; default 128 KiB
 	ClientPing         time.Duration // default 20 s: silence after which a client is asked for a sign of life
 	ClientTimeout      time.Duration // default 60 s: silence after which it is given up
@@ -97,6 +98,9 @@ func (c *Config) defaults() error {
 	text(&c.Version, "devel")
 	if len(c.Etcd) == 0 {
 		c.Etcd = []string{"127.0.0.1:2379"}
+	}
+	if c.MaxKeys <= 0 {
+		c.MaxKeys = 100
 	}
 	if c.ClientWindow <= 0 {
 		c.ClientWindow = 128 << 10

@@ -62,6 +62,7 @@ func answer(w http.ResponseWriter, status int, v any) {
 func (r *Router) gauges() metrics.Gauges {
 	return metrics.Gauges{
 		Sessions:   func() float64 { return float64(r.hub.Sessions()) },
+		Keys:       func() float64 { return float64(r.hub.Keys()) },
 		Waiting:    func() float64 { return float64(r.hub.Waiting()) },
 		Pending:    func() float64 { return float64(r.hub.Pending()) },
 		Queued:     func() float64 { return float64(r.hub.Queued()) },

@@ -118,7 +118,12 @@ func (r *Router) where(w http.ResponseWriter, req *http.Request) {
 		answer(w, http.StatusInternalServerError, map[string]string{"error": err.Error()})
 		return
 	}
-	p, ok := r.hub.Partition(who.Key)
+	if len(who.Keys) != 1 {
+		answer(w, http.StatusBadRequest, map[string]string{"error": "ask for one key at a time, with key= or key_b64="})
+		return
+	}
+	key := who.Keys[0]
+	p, ok := r.hub.Partition(key)
 	if !ok {
 		answer(w, http.StatusServiceUnavailable, map[string]string{"error": r.hub.Fit().Error()})
 		return
@@ -131,13 +136,13 @@ func (r *Router) where(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	found := Where{
-		Key: string(who.Key), KeyBase64: base64.StdEncoding.EncodeToString(who.Key), Topic: r.cfg.Topic, Router: r.cfg.ID,
+		Key: string(key), KeyBase64: base64.StdEncoding.EncodeToString(key), Topic: r.cfg.Topic, Router: r.cfg.ID,
 		Partitions: topic.Partitions, Partitioner: topic.Partitioner, Assignment: a, Why: s.Why(&s.Partitions[p]),
 	}
 	if at := s.Partitions[p]; at.Reading {
 		found.Head, found.Lag = &at.Head, at.Lag
 	}
-	found.Clients, found.ClientsTotal = r.hub.Clients(who.Key, maxClients)
+	found.Clients, found.ClientsTotal = r.hub.Clients(key, maxClients)
 	for i := range found.Clients {
 		c := &found.Clients[i]
 		if c.Cursor != "" {

@@ -165,6 +165,9 @@ func AppendCheckpoint[C string | []byte](dst []byte, cursor C) []byte {
 	return append(dst, '}')
 }
 
+// CheckpointOverhead is what a checkpoint has beside its cursor, at most, in bytes.
+const CheckpointOverhead = 64
+
 // AppendCheckpointSeveral appends the checkpoint of all keys of a socket. So many of them wait for a node; 0 is left
 // out, and so is an empty cursor, as long as no key is live.
 func AppendCheckpointSeveral[C string | []byte](dst []byte, cursor C, waiting int) []byte {

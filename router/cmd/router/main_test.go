@@ -55,6 +55,7 @@ func TestBadOptionsAreOneLineAndExitCodeTwo(t *testing.T) {
 		{[]string{"--topic=x", "--client-timeout=5s"}, "client-ping"},
 		{[]string{"--topic=x", "--link-timeout=1s"}, "link-ping"},
 		{[]string{"--topic=x", "--client-window=1KiB"}, "4KiB"},
+		{[]string{"--topic=x", "--max-keys=1001"}, "from 1 to 1000"},
 		{[]string{"--topic=x", "--origins=[x"}, "origin"},
 		{[]string{"--topic=x", "--tls-cert-file=/nowhere"}, "certificate"},
 		{[]string{"--topic=x", "--etcd-ca-file=/nowhere"}, "TLS is off"},

@@ -42,6 +42,7 @@ type serve struct {
 	Origins     []string `placeholder:"PATTERN" group:"Clients" help:"Origins beside the router's own that browsers may come from, for instance https://*.example.com, or * for all."`
 
 	Heartbeat     time.Duration `default:"15s" group:"Clients" help:"The longest that a client hears nothing."`
+	MaxKeys       int           `default:"100" group:"Clients" help:"Keys that one socket may follow; they share its --client-window. At most 1000: a cursor names them all."`
 	Window        options.Size  `name:"client-window" default:"128KiB" group:"Clients" help:"Bytes that may be queued and under way for one client; beyond it the client is behind, and catches up."`
 	Ping          time.Duration `name:"client-ping" default:"20s" group:"Clients" help:"Silence after which a client is asked for a sign of life."`
 	Timeout       time.Duration `name:"client-timeout" default:"60s" group:"Clients" help:"Silence after which a client with nothing queued is given up."`
@@ -95,6 +96,9 @@ func (s *serve) Validate() error {
 	if s.LinkTimeout <= s.LinkPing {
 		return errors.New("--link-timeout must be longer than --link-ping")
 	}
+	if s.MaxKeys < 1 || s.MaxKeys > 1000 {
+		return errors.New("--max-keys must be from 1 to 1000")
+	}
 	if s.Window < 4<<10 {
 		return errors.New("--client-window must be at least 4KiB")
 	}
@@ -129,7 +133,7 @@ func (s *serve) config(log *zap.Logger) (router.Config, error) {
 		ID: s.ID, Topic: s.Topic,
 		Etcd: s.Etcd, EtcdPrefix: s.EtcdPrefix, EtcdTLS: etcdTLS, EtcdUser: s.EtcdUser, EtcdPassword: etcdPassword,
 		Listen: s.Listen, TLS: clientsTLS, Auth: s.Auth, Origins: s.Origins, Admin: s.Admin,
-		Heartbeat: s.Heartbeat, ClientWindow: int64(s.Window), ClientPing: s.Ping, ClientTimeout: s.Timeout, ClientStallTimeout: s.Stall,
+		Heartbeat: s.Heartbeat, MaxKeys: s.MaxKeys, ClientWindow: int64(s.Window), ClientPing: s.Ping, ClientTimeout: s.Timeout, ClientStallTimeout: s.Stall,
 		ResumeTimeout: s.ResumeTimeout, AcceptTimeout: s.AcceptTimeout, DrainTimeout: s.DrainTimeout, DrainDelay: s.DrainDelay,
 		LinkToken: token, LinkTLS: linkTLS, LinkPing: s.LinkPing, LinkTimeout: s.LinkTimeout, LinkRetry: s.LinkRetry,
 		Version: buildinfo.Read().Version, Fault: os.Getenv("POINTSMAN_FAULT"),

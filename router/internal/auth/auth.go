@@ -62,7 +62,7 @@ type Config struct {
 
 // Grant is what a token entitles to.
 type Grant struct {
-	Key     []byte
+	Keys    [][]byte  // client keys, each once, at least one
 	Expires time.Time // when it ends, leeway included; zero: never
 }
 
@@ -225,11 +225,11 @@ func (v *Verifier) Verify(ctx context.Context, token string) (Grant, error) {
 	if err != nil {
 		return Grant{}, v.judge(err, t, claims)
 	}
-	key, err := clientKey(claims, v.cfg.KeyClaim)
+	keys, err := clientKeys(claims, v.cfg.KeyClaim)
 	if err != nil {
 		return Grant{}, err
 	}
-	g := Grant{Key: key}
+	g := Grant{Keys: keys}
 	exp, err := claims.GetExpirationTime()
 	switch {
 	case err != nil:
@@ -280,25 +280,39 @@ func (v *Verifier) judge(err error, t *jwt.Token, claims jwt.MapClaims) error {
 	return refuse(Audience, "the token names no audience")
 }
 
-// clientKey reads the client key out of the claims.
-func clientKey(claims jwt.MapClaims, name string) ([]byte, error) {
+// clientKeys reads the client keys out of the claims: a string is one, a list of strings is several.
+func clientKeys(claims jwt.MapClaims, name string) ([][]byte, error) {
 	value, ok := claims[name]
 	if !ok {
 		return nil, refuse(Claim, "the token has no claim %q, which names the client key", name)
 	}
-	switch key := value.(type) {
-	case string:
+	list, several := value.([]any)
+	if !several {
+		list = []any{value}
+	}
+	keys := make([][]byte, 0, len(list))
+	seen := make(map[string]struct{}, len(list))
+	for _, value := range list {
+		key, ok := value.(string)
 		switch {
+		case !ok && several:
+			return nil, refuse(Claim, "the token's claim %q is a list of something else than strings", name)
+		case !ok:
+			return nil, refuse(Claim, "the token's claim %q is neither a string nor a list of strings", name)
 		case key == "":
-			return nil, refuse(Claim, "the token's claim %q is empty", name)
+			return nil, refuse(Claim, "the token's claim %q is empty, or has something that is", name)
 		case len(key) > MaxKey:
 			return nil, refuse(Claim, "the client key in the token's claim %q has more than %d bytes", name, MaxKey)
 		case !utf8.ValidString(key):
 			return nil, refuse(Claim, "the token's claim %q is not UTF-8", name)
 		}
-		return []byte(key), nil
-	case []any:
-		return nil, refuse(Claim, "the token's claim %q is a list; several keys on one socket are not served yet", name)
+		if _, twice := seen[key]; !twice {
+			seen[key] = struct{}{}
+			keys = append(keys, []byte(key))
+		}
 	}
-	return nil, refuse(Claim, "the token's claim %q is not a string", name)
+	if len(keys) == 0 {
+		return nil, refuse(Claim, "the token's claim %q is an empty list", name)
+	}
+	return keys, nil
 }

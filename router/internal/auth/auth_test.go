@@ -213,7 +213,11 @@ func TestTokensAreJudged(t *testing.T) {
 		{"a client key that is an object", usual, rs.Sign(t, claims("sub", map[string]any{"a": 1})), auth.Claim},
 		{"an empty client key", usual, rs.Sign(t, claims("sub", "")), auth.Claim},
 		{"a huge client key", usual, rs.Sign(t, claims("sub", strings.Repeat("k", auth.MaxKey+1))), auth.Claim},
-		{"several client keys", device, rs.Sign(t, claims("device", []string{"d1", "d2"})), auth.Claim},
+		{"several client keys", device, rs.Sign(t, claims("device", []string{"d1", "d2"})), ""},
+		{"several things", device, rs.Sign(t, claims("device", []any{"d1", 2})), auth.Claim},
+		{"several client keys, one empty", device, rs.Sign(t, claims("device", []string{"d1", ""})), auth.Claim},
+		{"no client keys", device, rs.Sign(t, claims("device", []string{})), auth.Claim},
+		{"lists of client keys", device, rs.Sign(t, claims("device", [][]string{{"d1"}})), auth.Claim},
 		{"critical extensions", usual, rs.SignWith(t, claims(), map[string]any{"crit": []string{"exp"}}), auth.Malformed},
 		{"not a token", usual, "hello", auth.Malformed},
 		{"five parts", usual, good + ".a.b", auth.Malformed},
@@ -243,8 +247,8 @@ func TestGrantsCarryKeyAndExpiry(t *testing.T) {
 		{"never", map[string]any{"sub": "bücher"}, time.Time{}},
 	} {
 		g, err := v.Verify(t.Context(), key.Sign(t, c.claims))
-		if err != nil || string(g.Key) != "bücher" || !g.Expires.Equal(c.want) {
-			t.Errorf("%s: %q %s, %v; want %s", c.name, g.Key, g.Expires, err, c.want)
+		if err != nil || len(g.Keys) != 1 || string(g.Keys[0]) != "bücher" || !g.Expires.Equal(c.want) {
+			t.Errorf("%s: %q %s, %v; want %s", c.name, g.Keys, g.Expires, err, c.want)
 		}
 	}
 	// Far beyond what fits 64 bits of nanoseconds.

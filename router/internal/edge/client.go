@@ -35,6 +35,10 @@ func (e *Edge) run(c *client, q request, place *limits.Place) {
 	if q.await && !e.await(c, &q) {
 		return
 	}
+	if q.several != nil {
+		e.runSeveral(c, q, place)
+		return
+	}
 	s, err := e.hub.Connect(c.conn, q.wish)
 	if err != nil {
 		code, reason := closing(err)
@@ -74,7 +78,7 @@ func (e *Edge) await(c *client, q *request) bool {
 		e.dismiss(c, closecode.BadCursor, err.Error())
 		return false
 	}
-	q.wish.Cursor = cur
+	q.resume(cur)
 	return true
 }
 
@@ -99,20 +103,31 @@ func (e *Edge) message(s *hub.Session, text []byte) {
 	case err != nil:
 		s.Conn().Close(closecode.UnsupportedData, "clients may send control messages only: "+err.Error())
 	case m.Type == clientmsg.TypeAuth:
-		e.renew(s, m.Token)
+		e.renew(s, [][]byte{s.Key()}, m.Token)
+	case m.Type == clientmsg.TypeSubscribe, m.Type == clientmsg.TypeUnsubscribe:
+		if e.heeds(s.Conn()) {
+			s.Refuse(m.Type, m.Key, clientmsg.RefusedSingle, "this socket has one key; connect with several=true for more")
+		}
 	default:
 		s.Conn().Close(closecode.Policy, "resume is only possible as the first message, with ?resume=message")
 	}
 }
 
+// holder is a client with credentials.
+type holder interface {
+	Conn() *clientconn.Conn
+	Expires(at, warn time.Time)
+	Remind(notBefore time.Time)
+}
+
 // renew puts fresh credentials in force. If they cannot be judged now the old ones stay, and the client is told of
 // their end once more.
-func (e *Edge) renew(s *hub.Session, token string) {
-	who, err := e.cfg.Auth.Renew(s.Key(), token)
+func (e *Edge) renew(s holder, keys [][]byte, token string) {
+	expires, err := e.cfg.Auth.Renew(keys, token)
 	refusal := new(Refusal)
 	switch {
 	case err == nil:
-		e.expires(s, who.Expires)
+		e.expires(s, expires)
 	case !errors.As(err, &refusal):
 		e.log.Error("cannot check a client's credentials", zap.Error(err))
 		s.Conn().Close(closecode.Internal, "the router failed to check the credentials; its log says why")
@@ -124,7 +139,7 @@ func (e *Edge) renew(s *hub.Session, token string) {
 }
 
 // expires tells a session when its credentials end, and when to tell its client.
-func (e *Edge) expires(s *hub.Session, at time.Time) {
+func (e *Edge) expires(s holder, at time.Time) {
 	if at.IsZero() {
 		s.Expires(time.Time{}, time.Time{})
 		return

@@ -138,7 +138,7 @@ func (e *Edge) admit(r *http.Request, from netip.Addr) (request, *limits.Place, 
 	if err != nil {
 		return req, nil, err
 	}
-	place, err := e.cfg.Gate.Enter(from, req.wish.Key)
+	place, err := e.cfg.Gate.Enter(from, req.keys()...)
 	return req, place, err
 }
 
@@ -263,6 +263,8 @@ func fitness(err error) error {
 	switch {
 	case errors.Is(err, hub.ErrNoCursor):
 		return &Refusal{Status: http.StatusForbidden, Reason: "the cursor belongs to another key"}
+	case errors.Is(err, hub.ErrTooMany):
+		return bad("%s", err.Error())
 	case errors.Is(err, hub.ErrNoTopic):
 		return &Refusal{Status: http.StatusServiceUnavailable, Retry: soon, Reason: "this router has not found its topic in etcd yet; try again in a moment"}
 	case errors.Is(err, hub.ErrClosing):

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"net"
@@ -128,6 +129,14 @@ func doneWith(key string, partitions ...int32) string {
 	return cursor.Encode(cursor.Cursor{TopicID: topicID(), Feeds: []cursor.Feed{f}})
 }
 
+func manyKeys(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "&key=%d", i)
+	}
+	return b.String()
+}
+
 func TestRequestsAreJudgedBeforeTheUpgrade(t *testing.T) {
 	s := serve(t, func(c *edge.Config) { c.Origins = []string{"https://*.example.com", "localhost:*"} }).known()
 	valid := cursorOf("alice", topicID())
@@ -167,7 +176,20 @@ func TestRequestsAreJudgedBeforeTheUpgrade(t *testing.T) {
 		{name: "no handshake key", target: "/v1/ws?key=a", header: http.Header{"Sec-Websocket-Key": nil}, status: 400, reason: "Sec-WebSocket-Key"},
 		{name: "no key", target: "/v1/ws", status: 400, reason: "key is missing"},
 		{name: "empty key", target: "/v1/ws?key=", status: 400, reason: "key_b64="},
-		{name: "two keys", target: "/v1/ws?key=a&key=b", status: 400, reason: "more than once"},
+		{name: "several keys", target: "/v1/ws?key=a&key=b", status: 101},
+		{name: "several binary keys", target: "/v1/ws?key_b64=_-8&key_b64=", status: 101},
+		{name: "several keys to come", target: "/v1/ws?several=true", status: 101},
+		{name: "several keys from the oldest", target: "/v1/ws?key=a&key=b&from=earliest", status: 101},
+		{name: "cursor of one of several keys", target: "/v1/ws?key=alice&key=bob&cursor=" + valid, status: 101},
+		{name: "cursors joined", target: "/v1/ws?key=alice&key=bob&from=earliest&cursor=" + valid + "." + valid, status: 101},
+		{name: "the same key twice", target: "/v1/ws?key=a&key=a", status: 400, reason: "more than once"},
+		{name: "cursor twice", target: "/v1/ws?key=alice&cursor=" + valid + "&cursor=" + valid, status: 400, reason: "more than once"},
+		{name: "several not", target: "/v1/ws?key=a&several=false", status: 400, reason: "true"},
+		{name: "several keys from an offset", target: "/v1/ws?key=a&key=b&from=7", status: 400, reason: "one by one"},
+		{name: "too many keys", target: "/v1/ws?several=true" + manyKeys(101), status: 400, reason: "more than the 100"},
+		{name: "several keys, another's cursor", target: "/v1/ws?key=a&key=b&cursor=" + valid, status: 403, reason: "another key"},
+		{name: "several keys, damaged cursor", target: "/v1/ws?key=alice&key=b&cursor=" + valid + ".x", status: 400, reason: "cursor"},
+		{name: "several keys raw", target: "/v1/ws?key=a&key=b", header: proto(clientmsg.Raw), status: 400, reason: "one key"},
 		{name: "both keys", target: "/v1/ws?key=a&key_b64=YQ", status: 400, reason: "not both"},
 		{name: "bad base64", target: "/v1/ws?key_b64=!!", status: 400, reason: "base64"},
 		{name: "huge key", target: "/v1/ws?key=" + strings.Repeat("k", 5000), status: 400, reason: "5000 bytes"},
@@ -276,7 +298,8 @@ func TestMessagesOfClientsAreJudged(t *testing.T) {
 		{name: "data", send: "hello", code: closecode.UnsupportedData},
 		{name: "text that is not text", send: "\xff\xfe", code: closecode.InvalidData},
 		{name: "binary data", binary: true, send: "hello", code: closecode.UnsupportedData},
-		{name: "unknown type", send: `{"type":"subscribe"}`, code: closecode.UnsupportedData},
+		{name: "unknown type", send: `{"type":"publish"}`, code: closecode.UnsupportedData},
+		{name: "subscribe to nothing", send: `{"type":"subscribe"}`, code: closecode.UnsupportedData},
 		{name: "late resume", send: `{"type":"resume","cursor":"` + valid + `"}`, code: closecode.Policy},
 		{name: "not a resume", resume: true, send: `{"type":"auth","token":"t"}`, code: closecode.BadRequest},
 		{name: "not control", resume: true, send: `hello`, code: closecode.BadRequest},
@@ -362,7 +385,7 @@ func TestOriginPatternsAreChecked(t *testing.T) {
 
 // FuzzRequest sends whatever it likes as a query: an answer must come, never a crash.
 func FuzzRequest(f *testing.F) {
-	for _, q := range []string{"key=a", "key_b64=_-8&from=earliest", "key=a&cursor=x", "key=a&from=2026-01-02T03:04:05Z", "%zz"} {
+	for _, q := range []string{"key=a", "key_b64=_-8&from=earliest", "key=a&cursor=x", "key=a&from=2026-01-02T03:04:05Z", "%zz", "key=a&key=b&several=true&cursor=x.y"} {
 		f.Add(q, clientmsg.JSON)
 	}
 	set := metrics.New(prometheus.NewRegistry(), metrics.Gauges{})

@@ -6,15 +6,18 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/pointsmanhq/pointsman/proto/clientmsg"
 
 	"github.com/pointsmanhq/pointsman/router/internal/auth"
 )
 
-// AuthJWT takes the client key from a token. A key in the request may repeat it: so one client program serves routers
-// with and without authentication, and notices a token that is not for the key it means.
+// AuthJWT takes the client keys from a token: one, or a list. Keys in the request may repeat them, or name some of a
+// list: so one client program serves routers with and without authentication, and notices a token that is not for the
+// key it means.
 type AuthJWT struct {
 	Verifier *auth.Verifier
 	// Cookie is the name of a cookie that a token may come in, "" for none. Browsers send cookies whatever page
@@ -28,7 +31,7 @@ func (a *AuthJWT) Parameters() []string { return keyParameters() }
 
 // Authenticate implements Authenticator.
 func (a *AuthJWT) Authenticate(r *http.Request, query url.Values) (Identity, error) {
-	asked, err := askedKey(query)
+	asked, err := askedKeys(query)
 	if err != nil {
 		return Identity{}, err
 	}
@@ -41,21 +44,28 @@ func (a *AuthJWT) Authenticate(r *http.Request, query url.Values) (Identity, err
 }
 
 // Renew implements Authenticator.
-func (a *AuthJWT) Renew(key []byte, token string) (Identity, error) {
-	who, err := a.verify(context.Background(), key, token)
-	return who, a.answer("message", err)
+func (a *AuthJWT) Renew(keys [][]byte, token string) (time.Time, error) {
+	who, err := a.verify(context.Background(), keys, token)
+	return who.Expires, a.answer("message", err)
 }
 
-// verify judges a token and holds it against the key that it must be for, nil for any.
-func (a *AuthJWT) verify(ctx context.Context, want []byte, token string) (Identity, error) {
+// verify judges a token and holds it against the keys that it must be for, none for any: then all that it names are
+// asked for. It may name more.
+func (a *AuthJWT) verify(ctx context.Context, want [][]byte, token string) (Identity, error) {
 	g, err := a.Verifier.Verify(ctx, token)
 	if err != nil {
 		return Identity{}, err
 	}
-	if want != nil && !bytes.Equal(want, g.Key) {
-		return Identity{}, &auth.Error{Cause: auth.OtherKey, Reason: "the token is for another client key"}
+	who := Identity{Keys: want, Allowed: g.Keys, Expires: g.Expires}
+	if len(want) == 0 {
+		who.Keys = g.Keys
 	}
-	return Identity{Key: g.Key, Expires: g.Expires}, nil
+	for _, key := range want {
+		if !slices.ContainsFunc(g.Keys, func(k []byte) bool { return bytes.Equal(k, key) }) {
+			return Identity{}, &auth.Error{Cause: auth.OtherKey, Reason: "the token is for another client key"}
+		}
+	}
+	return who, nil
 }
 
 // answer counts a verdict and makes it the client's.

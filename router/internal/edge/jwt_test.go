@@ -217,6 +217,70 @@ func until(t *testing.T, ws *websocket.Conn, kind string) clientmsg.Message {
 	}
 }
 
+func TestKeysOfATokenAreItsListAndNoOthers(t *testing.T) {
+	t.Parallel()
+	s, _, _ := secured(t, auth.Config{}, nil)
+	token := func(keys ...any) string {
+		c := authtest.Claims("", time.Hour)
+		c["sub"] = keys
+		return authtest.HMAC(authtest.Secret).Sign(t, c)
+	}
+	three := token("alice", "bob", "carol", "bob")
+	for _, tt := range []struct {
+		query   string
+		status  int
+		several bool
+		keys    int32
+	}{
+		{"", 101, true, 3},
+		{"?key=bob&key=alice", 101, true, 2},
+		{"?key=bob&several=true", 101, true, 1},
+		{"?key=bob", 101, false, 0}, // a client that knows of one key only
+		{"?key=bob&key=dave", 403, false, 0},
+	} {
+		if status, reason, _ := s.ask(t, http.MethodGet, "/v1/ws"+tt.query, bearer(three)); status != tt.status {
+			t.Errorf("%s: %d %q", tt.query, status, reason)
+		}
+	}
+	dial := func(query url.Values, token string) *websocket.Conn {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		ws, _, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(s.http.URL, "http")+"/v1/ws?"+query.Encode(), &websocket.DialOptions{HTTPHeader: bearer(token)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = ws.CloseNow() })
+		return ws
+	}
+	ws := dial(url.Values{"key": {"alice", "bob"}}, three)
+	if h := until(t, ws, clientmsg.TypeHello); !h.Several || h.Keys != 2 {
+		t.Fatalf("hello %+v", h)
+	}
+	send(t, ws, clientmsg.AppendSubscribe(nil, []byte("dave"), "", ""))
+	if m := until(t, ws, clientmsg.TypeRefused); m.Reason != clientmsg.RefusedForbidden {
+		t.Errorf("%+v", m)
+	}
+	// A fresh token may name more keys; they are not added to what the socket may follow.
+	send(t, ws, clientmsg.AppendAuth(nil, token("dave", "carol", "bob", "alice")))
+	send(t, ws, clientmsg.AppendSubscribe(nil, []byte("dave"), "", ""))
+	if m := until(t, ws, clientmsg.TypeRefused); m.Reason != clientmsg.RefusedForbidden {
+		t.Errorf("%+v", m)
+	}
+	send(t, ws, clientmsg.AppendSubscribe(nil, []byte("carol"), "", ""))
+	send(t, ws, clientmsg.AppendSubscribe(nil, []byte("carol"), "", ""))
+	if m := until(t, ws, clientmsg.TypeRefused); m.Reason != clientmsg.RefusedAlready {
+		t.Errorf("%+v", m)
+	}
+	// One that lacks a key that the first one named ends the socket, whether that key is followed or not.
+	other := dial(url.Values{"key": {"alice"}, "several": {"true"}}, three)
+	for _, ws := range []*websocket.Conn{ws, other} {
+		send(t, ws, clientmsg.AppendAuth(nil, token("alice", "bob")))
+		if code, _ := closed(t, ws); code != closecode.CredentialsRefused {
+			t.Errorf("closed with %d", code)
+		}
+	}
+}
+
 // short is a life that leaves two seconds between the warning and the end.
 const short = 6 * time.Second
 
@@ -388,7 +452,10 @@ func TestEachKindOfTokenHasItsAnswer(t *testing.T) {
 		{"not yet valid", rs.Sign(t, claims("nbf", time.Now().Add(time.Minute).Unix())), 401, 4009},
 		{"wrong audience", rs.Sign(t, claims("aud", "them")), 401, 4009},
 		{"a claim that is not a string", rs.Sign(t, claims("sub", 7)), 403, 4009},
-		{"a claim that is a list", rs.Sign(t, claims("sub", []string{"alice", "bob"})), 403, 4009},
+		{"a claim that is a list", rs.Sign(t, claims("sub", []string{"alice", "bob"})), 101, stays},
+		{"a claim that is a list without the key", rs.Sign(t, claims("sub", []string{"bob", "carol"})), 101, 4009},
+		{"a claim that is a list of other things", rs.Sign(t, claims("sub", []any{"alice", 7})), 403, 4009},
+		{"a claim that is an empty list", rs.Sign(t, claims("sub", []any{})), 403, 4009},
 		{"another client key", rs.Sign(t, claims("sub", "bob")), 101, 4009},
 		{"20 KB", rs.Sign(t, claims("x", strings.Repeat("x", 20<<10))), 401, 4009},
 		{"100 KB", rs.Sign(t, claims("x", strings.Repeat("x", 75<<10))), 401, 4009}, // 431 from the router's server

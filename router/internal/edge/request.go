@@ -21,12 +21,13 @@ import (
 type request struct {
 	subprotocol string // to confirm, "" when none was offered
 	wish        hub.Wish
-	expires     time.Time // when the credentials end; zero: never
-	await       bool      // the cursor comes in the first message
+	several     *hub.SeveralWish // in place of wish, nil for a client with one key
+	expires     time.Time        // when the credentials end; zero: never
+	await       bool             // the cursor comes in the first message
 }
 
 // parameters are those of the protocol; an Authenticator has its own.
-var parameters = [...]string{"cursor", "from", "resume"}
+var parameters = [...]string{"several", "cursor", "from", "resume"}
 
 // check reads a request. What is wrong is reported in the order in which a person would mend it.
 func (e *Edge) check(r *http.Request) (request, error) {
@@ -61,14 +62,50 @@ func (e *Edge) check(r *http.Request) (request, error) {
 	if err != nil {
 		return q, err
 	}
-	q.wish.Key, q.expires = who.Key, who.Expires
+	q.expires = who.Expires
+	if err := e.keys(&q, query, who); err != nil {
+		return q, err
+	}
 	if err := q.start(query); err != nil {
 		return q, err
 	}
-	if err := e.hub.Check(q.wish); err != nil {
+	if q.several != nil && !q.await {
+		err = e.hub.CheckSeveral(q.several)
+	} else if q.several == nil {
+		err = e.hub.Check(q.wish)
+	}
+	if err != nil {
 		return q, fitness(err)
 	}
 	return q, nil
+}
+
+// keys are those that the client begins with.
+func (q *request) keys() [][]byte {
+	if q.several != nil {
+		return q.several.Keys
+	}
+	return [][]byte{q.wish.Key}
+}
+
+// keys tells a client with one key from one with several: it has several if it names more than one, or says so because
+// the others will come later.
+func (e *Edge) keys(q *request, query url.Values, who Identity) error {
+	if query.Has("several") && query.Get("several") != "true" {
+		return bad(`several can only be "true"`)
+	}
+	if len(who.Keys) == 1 && !query.Has("several") {
+		q.wish.Key = who.Keys[0]
+		return nil
+	}
+	if q.wish.Raw {
+		return bad("%s has one key; follow several with %s", clientmsg.Raw, clientmsg.JSON)
+	}
+	if most := e.hub.MaxKeys(); len(who.Keys) > most {
+		return bad("%d keys on one socket are more than the %d that the operator allows; name fewer with key=", len(who.Keys), most)
+	}
+	q.several = &hub.SeveralWish{Keys: who.Keys, Allowed: who.Allowed}
+	return nil
 }
 
 func upgrade(r *http.Request) bool {
@@ -93,7 +130,7 @@ func (e *Edge) known(query url.Values) error {
 		if !slices.Contains(names, name) {
 			return bad("unknown query parameter %.40q; there are: %s", name, strings.Join(names, ", "))
 		}
-		if len(values) > 1 {
+		if len(values) > 1 && name != "key" && name != "key_b64" {
 			return bad("query parameter %q is given more than once", name)
 		}
 	}
@@ -104,7 +141,7 @@ func (e *Edge) known(query url.Values) error {
 func (q *request) start(query url.Values) error {
 	from, text, resume := query.Get("from"), query.Get("cursor"), query.Get("resume")
 	switch {
-	case query.Has("cursor") && query.Has("from"):
+	case query.Has("cursor") && query.Has("from") && q.several == nil:
 		return bad("give either cursor or from, not both")
 	case query.Has("resume") && (query.Has("cursor") || query.Has("from")):
 		return bad("with resume=message the cursor comes in the first message; leave cursor and from out")
@@ -118,19 +155,40 @@ func (q *request) start(query url.Values) error {
 		return nil
 	case query.Has("cursor"):
 		c, err := parseCursor(text)
-		q.wish.Cursor = c
-		return err
+		if err != nil {
+			return err
+		}
+		q.resume(c)
+		if q.several == nil {
+			return nil
+		}
 	}
 	start, err := parseFrom(from)
-	q.wish.Start = start
+	if q.several == nil {
+		q.wish.Start = start
+		return err
+	}
+	if start.Kind == link.StartOffset {
+		return bad("from: an offset is one of a single partition, and several keys are in several; subscribe to them one by one")
+	}
+	q.several.Start = start
 	return err
 }
 
-func parseCursor(text string) (*cursor.Cursor, error) {
+func (q *request) resume(c []cursor.Cursor) {
+	if q.several != nil {
+		q.several.Cursors = c
+		return
+	}
+	q.wish.Cursors = c
+}
+
+// parseCursor reads a cursor, or several that are joined with dots.
+func parseCursor(text string) ([]cursor.Cursor, error) {
 	if text == "" {
 		return nil, bad("cursor is empty; leave it out to begin at the end of the topic")
 	}
-	c, err := cursor.Decode(text)
+	list, err := cursor.DecodeList(text)
 	switch {
 	case errors.Is(err, cursor.ErrVersion):
 		return nil, bad("the cursor is of a version that this router does not know")
@@ -139,12 +197,14 @@ func parseCursor(text string) (*cursor.Cursor, error) {
 	case err != nil:
 		return nil, bad("the cursor is malformed; send one exactly as it was received")
 	}
-	for _, f := range c.Feeds {
-		if !slices.ContainsFunc(f.Positions, func(p cursor.Position) bool { return p.Next != session.Done }) {
-			return nil, bad("the cursor is malformed: it names no place to go on from; send one exactly as it was received")
+	for _, c := range list {
+		for _, f := range c.Feeds {
+			if !slices.ContainsFunc(f.Positions, func(p cursor.Position) bool { return p.Next != session.Done }) {
+				return nil, bad("the cursor is malformed: it names no place to go on from; send one exactly as it was received")
+			}
 		}
 	}
-	return &c, nil
+	return list, nil
 }
 
 func parseFrom(from string) (link.Start, error) {

@@ -23,6 +23,7 @@ type Client struct {
 	Lag     *int64     `json:"lag,omitempty"` // to the nodes' heads; absent when a head is not known
 	Queued  int64      `json:"queued_bytes"`
 	Dropped uint64     `json:"duplicates_dropped"`
+	Keys    int        `json:"keys,omitempty"` // how many the socket has, if it is one with several; Queued is for all
 }
 
 // Position is where a session continues in one partition.
@@ -62,8 +63,8 @@ func (h *Hub) Clients(key []byte, most int) (list []Client, total int) {
 func (h *Hub) client(s *Session) Client {
 	t := h.turn()
 	defer t.end()
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.lock()
+	defer s.unlock()
 	st := s.core.Status()
 	c := Client{
 		Remote: s.conn.Remote(), Since: s.since.UTC(), Protocol: "json", Moving: s.pending,
@@ -71,6 +72,9 @@ func (h *Hub) client(s *Session) Client {
 	}
 	if s.raw {
 		c.Protocol = "raw"
+	}
+	if s.sock != nil {
+		c.Keys = s.sock.core.Len()
 	}
 	if p, next, ok := s.core.Cursor(); ok {
 		c.Partition, c.Next = p, next

@@ -1,8 +1,8 @@
 // Package hub joins the router's parts: the table, the links, the sessions' cores and the clients' sockets. It feeds
 // each core the events that concern it, under that session's lock, and carries out what the core asks for.
 //
-// Locks, in the order in which they may be taken: change (one table at a time), a session's mu, then one of the
-// leaves: a bucket, a link's streams, a link's queue, a client's outbox. No leaf is held while another lock is taken,
+// Locks, in the order in which they may be taken: change (one table at a time), a session's lock (its own mu, or that of
+// the socket that it shares with others), then one of the leaves: a bucket, the list of sockets, a link's streams, a link's queue, a client's outbox. No leaf is held while another lock is taken,
 // and no goroutine that feeds sessions ever waits for a client or a node.
 package hub
 
@@ -30,6 +30,7 @@ type Config struct {
 	Session   session.Config
 	Limits    clientconn.Limits
 	ReadLimit int64 // of a client's message, bytes
+	MaxKeys   int   // of one socket with several keys; default 100
 	// MessageRate, MessageBurst and Ended are clientconn.Shared's.
 	MessageRate, MessageBurst int
 	Ended                     func(code int)
@@ -39,6 +40,8 @@ type Config struct {
 	Metrics     *metrics.Set
 	Faults      Faults
 }
+
+const defaultMaxKeys = 100
 
 // Pool is what the hub needs of links.Pool.
 type Pool interface {
@@ -51,6 +54,9 @@ var (
 	ErrNoTopic  = errors.New("the topic is not known yet")
 	ErrNoCursor = errors.New("the cursor belongs to another key")
 	ErrBehind   = errors.New("the cursor is of a partition that this router has not heard of yet")
+	ErrAlready  = errors.New("the key is followed on this socket already")
+	ErrUnknown  = errors.New("the key is not followed on this socket")
+	ErrTooMany  = errors.New("the socket has as many keys as the operator allows")
 )
 
 // Hub is the whole of a router's sessions. It implements links.Events.
@@ -70,8 +76,10 @@ type Hub struct {
 	lanes   atomic.Pointer[map[session.LinkID]*lane]
 	buckets atomic.Pointer[[]*bucket]
 	pending atomic.Int64 // sessions that want to be polled
-	open    atomic.Int64 // sessions
-	waiting atomic.Int64 // sessions without a serving stream, at the last look
+	sockets sockets
+	open    atomic.Int64 // clients
+	keys    atomic.Int64 // client keys of all clients: sessions
+	waiting atomic.Int64 // clients without a serving stream for one of their keys, at the last look
 	queued  atomic.Int64 // bytes in outboxes, at the last look
 	moves   moves
 
@@ -95,6 +103,9 @@ type view struct {
 
 // New returns a hub without links and sessions.
 func New(cfg Config) *Hub {
+	if cfg.MaxKeys <= 0 {
+		cfg.MaxKeys = defaultMaxKeys
+	}
 	h := &Hub{
 		cfg: cfg, log: cfg.Logger, start: time.Now(),
 		conns: &clientconn.Shared{
@@ -182,12 +193,12 @@ func (h *Hub) Down(l *links.Link, reason string) {
 	release := h.hold()
 	for _, o := range orphans {
 		s := o.Owner
-		s.mu.Lock()
+		s.lock()
 		if s.enter(t) {
 			s.linkDown(t, l.ID, next)
 			s.leave(t)
 		}
-		s.mu.Unlock()
+		s.unlock()
 	}
 	h.reroute(t, old, next, "link_down")
 	release()
@@ -323,12 +334,12 @@ func (h *Hub) visit(t *turn, b *bucket, f func(s *Session)) { h.visitEach(t, b.s
 
 func (h *Hub) visitEach(t *turn, sessions []*Session, f func(s *Session)) {
 	for _, s := range sessions {
-		s.mu.Lock()
+		s.lock()
 		if s.enter(t) {
 			f(s)
 			s.leave(t)
 		}
-		s.mu.Unlock()
+		s.unlock()
 	}
 	t.flushWhenFull()
 }

@@ -58,7 +58,7 @@ func (ln *lane) Record(r *link.Record) error {
 	ln.targets = ln.streams.Owners(ln.targets[:0], r.Streams)
 	for i, to := range ln.targets {
 		s := to.Owner
-		s.mu.Lock()
+		s.lock()
 		if s.enter(t) {
 			before := t.records
 			known := s.core.Record(t.now, ln.link.ID, to.Number, r)
@@ -76,7 +76,7 @@ func (ln *lane) Record(r *link.Record) error {
 			}
 			s.leave(t)
 		}
-		s.mu.Unlock()
+		s.unlock()
 		ln.targets[i].Owner = nil
 		t.flushWhenFull()
 	}
@@ -89,8 +89,8 @@ func (ln *lane) visit(stream uint64, event func(s *Session, now time.Time)) {
 	if !ok {
 		return // it was detached in the meantime
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.lock()
+	defer s.unlock()
 	if s.enter(ln.t) {
 		event(s, ln.t.now)
 		s.leave(ln.t)

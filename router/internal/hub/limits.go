@@ -55,12 +55,12 @@ const idlePart = 20
 // may come back, to another router.
 func (h *Hub) Shed(bytes int64) (clients int, freed int64) {
 	type cost struct {
-		s     *Session
+		c     client
 		bytes int64
 	}
 	var all []cost
-	for _, s := range h.sessions() {
-		all = append(all, cost{s, int64(s.conn.Held())})
+	for _, c := range h.clients() {
+		all = append(all, cost{c, int64(c.Conn().Held())})
 	}
 	slices.SortFunc(all, func(a, b cost) int { return int(b.bytes - a.bytes) })
 	idle := len(all)/idlePart + 1
@@ -73,7 +73,7 @@ func (h *Hub) Shed(bytes int64) (clients int, freed int64) {
 				break
 			}
 		}
-		freed += c.s.shed() + clientCost
+		freed += c.c.shed() + clientCost
 		clients++
 	}
 	return clients, freed
@@ -82,12 +82,29 @@ func (h *Hub) Shed(bytes int64) (clients int, freed int64) {
 func (s *Session) shed() (freed int64) {
 	t := s.h.turn()
 	defer t.end()
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.lock()
+	defer s.unlock()
 	freed = int64(s.conn.Shed(closecode.Shed, "the router is short of memory; connect again"))
 	if s.enter(t) {
 		s.finish = true
 		s.leave(t)
 	}
 	return freed
+}
+
+func (k *Socket) shed() (freed int64) {
+	t := k.h.turn()
+	defer t.end()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	freed = int64(k.conn.Shed(closecode.Shed, "the router is short of memory; connect again"))
+	k.finish(t)
+	return freed
+}
+
+// written tells the core what has left, as far as the client's rate allows. The caller holds mu.
+func (k *Socket) written(now time.Time, bytes int64) {
+	if give := k.allow.pass(now, k.h.cfg.CatchUpRate, bytes); give > 0 {
+		k.core.Written(give)
+	}
 }

@@ -68,7 +68,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 	zero := func() float64 { return 0 }
 	set := metrics.New(r.registry, metrics.Gauges{
 		Nodes: zero, Partitions: zero, StoodIn: zero, Unserved: zero, Draining: zero,
-		Sessions: zero, Waiting: zero, Pending: zero, Queued: zero, LinksUp: zero, Streams: zero, TableRevision: zero,
+		Sessions: zero, Keys: zero, Waiting: zero, Pending: zero, Queued: zero, LinksUp: zero, Streams: zero, TableRevision: zero,
 		TableAge: zero, EtcdAway: zero, LinkDials: zero, LinkFailures: zero, Malformed: zero,
 		AuthKeys: zero, AuthKeysAge: zero, AuthFailures: zero,
 	})
@@ -76,7 +76,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 		Topic:     "records",
 		Session:   session.Config{Window: o.window, Heartbeat: o.heartbeat},
 		Limits:    clientconn.Limits{Ping: 20 * time.Second, Dead: time.Minute, Stall: time.Minute},
-		ReadLimit: clientmsg.MaxControl, CatchUpRate: o.catchUp, Logger: zap.NewNop(), Metrics: set,
+		ReadLimit: clientmsg.MaxControl, MaxKeys: 200, CatchUpRate: o.catchUp, Logger: zap.NewNop(), Metrics: set,
 	})
 	r.pool = links.NewPool(links.Config{
 		Router: "router", DialTimeout: patience, PingEvery: o.dead / 10, DeadAfter: o.dead,

@@ -75,9 +75,14 @@ func (h *Hub) look(part int, since time.Time, sum *look) {
 	buckets := *h.buckets.Load()
 	for p := part; p < len(buckets); p += looks {
 		for _, s := range buckets[p].snapshot(t) {
-			s.mu.Lock()
+			s.lock()
 			if s.enter(t) {
 				s.core.Tick(t.now)
+				if s.sock != nil {
+					s.leave(t)
+					s.unlock()
+					continue
+				}
 				if s.allow.owed > 0 {
 					s.written(t, 0)
 				}
@@ -89,9 +94,15 @@ func (h *Hub) look(part int, since time.Time, sum *look) {
 			}
 			s.conn.Check(t.now, since, h.cfg.Limits)
 			sum.queued += int64(s.conn.Queued())
-			s.mu.Unlock()
+			s.unlock()
 		}
 		t.flushWhenFull()
+	}
+	for i, k := range h.sockets.all() {
+		if i%looks == part {
+			k.look(t, since, sum)
+			t.flushWhenFull()
+		}
 	}
 }
 
@@ -109,22 +120,36 @@ func (h *Hub) pollAll() {
 
 func (h *Hub) poll(t *turn, b *bucket) {
 	for _, s := range b.snapshotPending(t) {
-		s.mu.Lock()
+		s.lock()
 		if s.enter(t) {
 			s.core.Poll(t.now)
 			s.leave(t)
 		}
-		s.mu.Unlock()
+		s.unlock()
 	}
 }
 
-// sessions lists all sessions.
-func (h *Hub) sessions() []*Session {
-	var all []*Session
+// client is a session that has its connection for itself, or a socket with several keys.
+type client interface {
+	goAway(retryAfter time.Duration)
+	shed() (freed int64)
+	Conn() *clientconn.Conn
+}
+
+// clients lists all clients.
+func (h *Hub) clients() []client {
+	var all []client
 	for _, b := range *h.buckets.Load() {
 		b.mu.Lock()
-		all = append(all, b.sessions...)
+		for _, s := range b.sessions {
+			if s.sock == nil {
+				all = append(all, s)
+			}
+		}
 		b.mu.Unlock()
+	}
+	for _, k := range h.sockets.all() {
+		all = append(all, k)
 	}
 	return all
 }
@@ -134,7 +159,7 @@ func (h *Hub) sessions() []*Session {
 // the rest was cut off.
 func (h *Hub) Drain(ctx context.Context, timeout time.Duration) {
 	h.refuse()
-	all := h.sessions()
+	all := h.clients()
 	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	// Few clients need no long goodbye, and the last ones need time to answer.
 	const slowest = 10 * time.Millisecond
@@ -160,8 +185,8 @@ func (h *Hub) Drain(ctx context.Context, timeout time.Duration) {
 func (s *Session) goAway(retryAfter time.Duration) {
 	t := s.h.turn()
 	defer t.end()
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.lock()
+	defer s.unlock()
 	if !s.enter(t) {
 		return
 	}
@@ -174,8 +199,8 @@ func (s *Session) goAway(retryAfter time.Duration) {
 // Cut ends all sessions at once, without a word, and waits for their goroutines.
 func (h *Hub) Cut() {
 	h.refuse()
-	for _, s := range h.sessions() {
-		s.conn.Abort(closecode.GoingAway)
+	for _, c := range h.clients() {
+		c.Conn().Abort(closecode.GoingAway)
 	}
 	h.strayMu.Lock()
 	h.cut = true
@@ -195,6 +220,7 @@ func (h *Hub) refuse() {
 	for _, b := range *h.buckets.Load() {
 		b.close()
 	}
+	h.sockets.close()
 }
 
 // Go runs a client's goroutine, which Cut waits for. After Cut it runs nothing and returns false: a request may be

@@ -18,17 +18,19 @@ import (
 
 // Wish is what a client asks for, checked as far as it can be without the table.
 type Wish struct {
-	Key    []byte
-	Raw    bool           // pointsman.raw.v1
-	Cursor *cursor.Cursor // nil: begin at Start
-	Start  link.Start
+	Key     []byte
+	Raw     bool            // pointsman.raw.v1
+	Cursors []cursor.Cursor // empty: begin at Start
+	Start   link.Start
 }
 
-// Session is one client: a core, the socket it speaks to, and the lock that makes them one. It implements
-// session.Output and clientconn.Owner.
+// Session is one client key of a client: a core, the connection it speaks to, and the lock that makes them one. Nearly
+// always that is the client; one with several keys is a Socket with a Session for each. It implements session.Output
+// and clientconn.Owner.
 type Session struct {
 	// Static after construction.
 	h       *Hub
+	sock    *Socket // nil: the connection is this session's alone
 	conn    *clientconn.Conn
 	key     []byte
 	keyHash uint64
@@ -38,7 +40,7 @@ type Session struct {
 	place        int // guarded by the bucket's mu
 	pendingPlace int // guarded by the bucket's mu
 
-	mu       sync.Mutex
+	mu       sync.Mutex     // see lock
 	core     *session.Feed  // guarded by mu
 	wish     *Wish          // guarded by mu; nil once the client was greeted
 	t        *turn          // guarded by mu; whose visit this is, nil between visits
@@ -60,6 +62,23 @@ type Session struct {
 	over     bool           // guarded by mu; the core is ended, events are dropped
 }
 
+// lock takes the lock of the session: its own, or its socket's.
+func (s *Session) lock() {
+	if s.sock != nil {
+		s.sock.mu.Lock()
+		return
+	}
+	s.mu.Lock()
+}
+
+func (s *Session) unlock() {
+	if s.sock != nil {
+		s.sock.mu.Unlock()
+		return
+	}
+	s.mu.Unlock()
+}
+
 // resolve makes a wish concrete with the table in force.
 func (v *view) resolve(w Wish) (session.Open, error) {
 	if v.fit != nil {
@@ -67,28 +86,33 @@ func (v *view) resolve(w Wish) (session.Open, error) {
 	}
 	o := session.Open{Key: w.Key, Partition: v.partitioner.Partition(w.Key, v.Partitions()), TopicID: v.TopicID}
 	path := v.path(w.Key)
-	if w.Cursor == nil {
+	if len(w.Cursors) == 0 {
 		o.From(path, w.Start)
 		return o, nil
 	}
-	feed, ok := w.Cursor.For(w.Key)
+	topicID, feed, ok := cursor.Of(w.Cursors, w.Key)
 	if !ok {
 		return session.Open{}, ErrNoCursor
 	}
-	if w.Cursor.TopicID != v.TopicID {
+	if topicID != v.TopicID {
 		o.Gap = link.GapTopic
 		o.From(path, link.Start{Kind: link.StartEarliest})
 		return o, nil
 	}
-	at := make([]session.Position, 0, len(feed.Positions))
-	for _, p := range feed.Positions {
-		if p.Partition >= v.Partitions() {
-			return session.Open{}, ErrBehind
-		}
-		at = append(at, session.Position{Partition: p.Partition, Next: p.Next})
+	at := positions(feed)
+	if slices.ContainsFunc(at, func(p session.Position) bool { return p.Partition >= v.Partitions() }) {
+		return session.Open{}, ErrBehind
 	}
 	o.At(path, at)
 	return o, nil
+}
+
+func positions(feed cursor.Feed) []session.Position {
+	at := make([]session.Position, 0, len(feed.Positions))
+	for _, p := range feed.Positions {
+		at = append(at, session.Position{Partition: p.Partition, Next: p.Next})
+	}
+	return at
 }
 
 // path is a key's way through the topic's growth, nil if it never moved.
@@ -117,12 +141,23 @@ func (h *Hub) Connect(conn *clientconn.Conn, w Wish) (*Session, error) {
 	conn.SetOwner(s)
 	t := h.turn()
 	defer t.end()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	v := h.view.Load()
-	o, err := v.resolve(w)
-	if err != nil {
+	s.lock()
+	defer s.unlock()
+	if err := s.begin(t); err != nil {
 		return nil, err
+	}
+	h.open.Add(1)
+	h.cfg.Metrics.Connects.Inc()
+	return s, nil
+}
+
+// begin puts the session among the others and gives it its first route. The caller holds the lock.
+func (s *Session) begin(t *turn) error {
+	h := s.h
+	v := h.view.Load()
+	o, err := v.resolve(*s.wish)
+	if err != nil {
+		return err
 	}
 	s.topicID, s.part = o.TopicID, v.partitioner.Partition(s.key, v.Partitions())
 	s.bucket = h.bucket(s.part)
@@ -130,12 +165,15 @@ func (h *Hub) Connect(conn *clientconn.Conn, w Wish) (*Session, error) {
 	// taken after this is the newest that the session is not told of.
 	if !s.bucket.add(s) {
 		s.over = true
-		return nil, ErrClosing
+		return ErrClosing
 	}
-	h.open.Add(1)
-	h.cfg.Metrics.Connects.Inc()
+	h.keys.Add(1)
 	s.enter(t)
-	s.core = session.NewFeed(&h.cfg.Session, s, o)
+	if s.sock != nil {
+		s.sock.join(t, s, o)
+	} else {
+		s.core = session.NewFeed(&h.cfg.Session, s, o)
+	}
 	switch now := h.view.Load(); {
 	case now.TopicID != s.topicID:
 		s.recreate(t, now)
@@ -145,7 +183,7 @@ func (h *Hub) Connect(conn *clientconn.Conn, w Wish) (*Session, error) {
 		s.route(t, now, "")
 	}
 	s.leave(t)
-	return s, nil
+	return nil
 }
 
 // Serve reads what the client sends until its connection ends, and ends the session. message handles a text message.
@@ -160,15 +198,21 @@ func (s *Session) Conn() *clientconn.Conn { return s.conn }
 func (s *Session) end() {
 	t := s.h.turn()
 	defer t.end()
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.lock()
+	defer s.unlock()
+	s.close(t)
+	s.h.open.Add(-1)
+	s.h.cfg.Metrics.Close(s.conn.Code())
+}
+
+// close ends the core and takes the session from among the others. The caller holds the lock.
+func (s *Session) close(t *turn) {
 	if s.enter(t) {
 		s.finish = true
 		s.leave(t)
 	}
 	s.bucket.remove(s)
-	s.h.open.Add(-1)
-	s.h.cfg.Metrics.Close(s.conn.Code())
+	s.h.keys.Add(-1)
 }
 
 // enter begins a visit; false when the session has ended. The caller holds mu.
@@ -261,8 +305,12 @@ func (s *Session) judge(t *turn, v *view, p int32) {
 		s.finish = true
 		return
 	}
-	o.Since = s.core.Heard()
-	s.core = session.NewFeed(&s.h.cfg.Session, s, o)
+	if s.sock != nil {
+		s.sock.rejoin(s, o)
+	} else {
+		o.Since = s.core.Heard()
+		s.core = session.NewFeed(&s.h.cfg.Session, s, o)
+	}
 	s.core.Route(t.now, v)
 }
 
@@ -351,6 +399,10 @@ func (s *Session) lose(l session.LinkID) {
 // flush makes one attempt to write what is queued and tells the core what has left.
 func (s *Session) flush(t *turn) {
 	s.full = false
+	if s.sock != nil {
+		s.sock.flush(t.now)
+		return
+	}
 	left := s.conn.Flush() + s.unpaid
 	s.unpaid = 0
 	if left > 0 {
@@ -362,8 +414,8 @@ func (s *Session) flush(t *turn) {
 func (s *Session) Drained() {
 	t := s.h.turn()
 	defer t.end()
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.lock()
+	defer s.unlock()
 	if left := s.conn.Collect(); left > 0 && s.enter(t) {
 		s.written(t, left)
 		s.leave(t)
@@ -372,6 +424,10 @@ func (s *Session) Drained() {
 
 // touch puts the session on the turn's list of those to flush.
 func (s *Session) touch() {
+	if s.sock != nil {
+		s.sock.touch(s.t)
+		return
+	}
 	if !s.dirty {
 		s.dirty = true
 		s.t.dirty = append(s.t.dirty, s)
@@ -433,6 +489,9 @@ func (s *Session) Hello(h session.Hello) {
 	s.wish = nil
 	c := s.t.cursorOf(s, h.Partition, h.Next)
 	s.say(func(dst []byte) []byte {
+		if s.sock != nil {
+			return clientmsg.AppendSubscribed(dst, c, s.key, h.Resumed)
+		}
 		return clientmsg.AppendHello(dst, c, s.key, h.Resumed, s.h.cfg.Session.Heartbeat)
 	})
 }
@@ -496,12 +555,19 @@ func (s *Session) Gap(g session.Gap) {
 		s.finish = true
 		return
 	}
+	from := g.From
+	if from == g.Next {
+		from = -1
+	}
+	if s.sock != nil {
+		c := s.t.cursorOfAll(s.sock)
+		s.say(func(dst []byte) []byte {
+			return clientmsg.AppendGapOf(dst, c, s.key, g.Partition, from, g.Next, g.Reason)
+		})
+		return
+	}
 	c := s.t.cursorOf(s, g.Partition, g.Next)
 	s.say(func(dst []byte) []byte {
-		from := g.From
-		if from == g.Next {
-			from = -1
-		}
 		return clientmsg.AppendGap(dst, c, g.Partition, from, g.Next, g.Reason)
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/pointsmanhq/pointsman/proto/link"
 	"github.com/pointsmanhq/pointsman/router/internal/clientconn"
 	"github.com/pointsmanhq/pointsman/router/internal/metrics"
+	"github.com/pointsmanhq/pointsman/router/internal/session"
 )
 
 const (
@@ -25,6 +26,7 @@ type turn struct {
 	h     *Hub
 	now   time.Time
 	dirty []*Session
+	socks []*Socket // likewise
 	visit []*Session
 	move  *move // the change of routes that this turn tells of, nil for none
 
@@ -51,6 +53,7 @@ const (
 	noFrame frameKind = iota
 	jsonFrame
 	rawFrame
+	keyFrame // jsonFrame with the key
 )
 
 // turn takes a turn for the caller; end gives it back.
@@ -74,16 +77,26 @@ func (t *turn) end() {
 // flush writes out what the visited sessions have queued, one attempt each, and adds up what was counted.
 func (t *turn) flush() {
 	for i, s := range t.dirty {
-		s.mu.Lock()
+		s.lock()
 		s.dirty = false
 		if s.enter(t) {
 			s.flush(t)
 			s.leave(t)
 		}
-		s.mu.Unlock()
+		s.unlock()
 		t.dirty[i] = nil
 	}
 	t.dirty = t.dirty[:0]
+	for i, k := range t.socks {
+		k.mu.Lock()
+		k.dirty = false
+		if !k.over {
+			k.flush(t.now)
+		}
+		k.mu.Unlock()
+		t.socks[i] = nil
+	}
+	t.socks = t.socks[:0]
 	if t.latency.Waits() {
 		t.latency.Written(time.Now().UnixMilli())
 	}
@@ -108,7 +121,7 @@ func (t *turn) flush() {
 }
 
 func (t *turn) flushWhenFull() {
-	if len(t.dirty) >= maxDirty {
+	if len(t.dirty)+len(t.socks) >= maxDirty {
 		t.flush()
 	}
 }
@@ -127,25 +140,59 @@ func (t *turn) cursorOf(s *Session, partition int32, next int64) []byte {
 
 // cursorOfSeveral is the cursor of a session whose key is followed from one partition to the next.
 func (t *turn) cursorOfSeveral(s *Session) []byte {
-	feed := cursor.Feed{Key: s.keyHash}
-	for _, p := range s.core.Positions(nil) {
-		feed.Positions = append(feed.Positions, cursor.Position{Partition: p.Partition, Next: p.Next})
+	feed := feedOf(s.keyHash, s.core.Positions(nil))
+	t.cursor = cursor.Append(t.cursor[:0], cursor.Cursor{TopicID: s.topicID, Feeds: []cursor.Feed{feed}})
+	return t.cursor
+}
+
+func feedOf(key uint64, at []session.Position) cursor.Feed {
+	f := cursor.Feed{Key: key, Positions: make([]cursor.Position, 0, len(at))}
+	for _, p := range at {
+		f.Positions = append(f.Positions, cursor.Position{Partition: p.Partition, Next: p.Next})
 	}
-	t.cursor = append(t.cursor[:0], cursor.Encode(cursor.Cursor{TopicID: s.topicID, Feeds: []cursor.Feed{feed}})...)
+	return f
+}
+
+// cursorOfAll is the cursor of a socket with several keys: one, or one for each topic id while the topic is being
+// recreated, joined. It is empty as long as no key has a place.
+func (t *turn) cursorOfAll(k *Socket) []byte { return t.cursorOfPlaces(k.core.Places(nil)) }
+
+func (t *turn) cursorOfPlaces(places []session.Place) []byte {
+	t.cursor = t.cursor[:0]
+	for len(places) > 0 {
+		c := cursor.Cursor{TopicID: places[0].TopicID, Feeds: make([]cursor.Feed, 0, len(places))}
+		var others []session.Place
+		for _, p := range places {
+			if p.TopicID == c.TopicID {
+				c.Feeds = append(c.Feeds, feedOf(p.Key, p.At))
+			} else {
+				others = append(others, p)
+			}
+		}
+		if len(t.cursor) > 0 {
+			t.cursor = append(t.cursor, cursor.Joint)
+		}
+		t.cursor = cursor.Append(t.cursor, c)
+		places = others
+	}
 	return t.cursor
 }
 
 // jsonFrame is the record's message as a whole frame.
 func (t *turn) jsonFrame(s *Session, r *link.Record) []byte {
 	several := s.core.Several()
-	if t.frameIs == jsonFrame && t.frameOf == s.keyHash && !several {
+	kind, key := jsonFrame, []byte(nil)
+	if s.sock != nil {
+		kind, key = keyFrame, s.key
+	}
+	if t.frameIs == kind && t.frameOf == s.keyHash && !several {
 		return t.frame
 	}
 	c := t.cursorOf(s, r.Partition, r.Offset+1)
 	t.record = clientconn.Reserve(t.record[:0])
-	t.record = clientmsg.AppendRecord(t.record, c, r.Partition, r.Offset, r.Timestamp, r.Headers, r.Value, r.Tombstone, nil)
+	t.record = clientmsg.AppendRecord(t.record, c, r.Partition, r.Offset, r.Timestamp, r.Headers, r.Value, r.Tombstone, key)
 	t.frame = clientconn.Seal(t.record, 0, clientconn.Text)
-	t.frameIs, t.frameOf = jsonFrame, s.keyHash
+	t.frameIs, t.frameOf = kind, s.keyHash
 	if several {
 		t.frameIs = noFrame // nobody else has the same cursor
 	}

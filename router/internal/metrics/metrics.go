@@ -17,6 +17,7 @@ const namespace = "pointsman_router"
 // Gauges are read from the router when Prometheus asks.
 type Gauges struct {
 	Sessions      func() float64
+	Keys          func() float64
 	Waiting       func() float64
 	Pending       func() float64
 	Queued        func() float64
@@ -131,7 +132,8 @@ func New(r prometheus.Registerer, g Gauges) *Set {
 		of         func() float64
 	}{
 		{"sessions", "Clients connected.", g.Sessions},
-		{"sessions_waiting", "Clients without a serving stream, at the last look (about a second ago).", g.Waiting},
+		{"keys", "Client keys that they follow: more than sessions where sockets have several.", g.Keys},
+		{"sessions_waiting", "Clients without a serving stream, for one of their keys at least, at the last look (about a second ago).", g.Waiting},
 		{"handovers_pending", "Sessions with a handover under way.", g.Pending},
 		{"outbox_bytes", "Bytes that wait for clients' sockets, at the last look.", g.Queued},
 		{"nodes", "Nodes that etcd lists.", g.Nodes},

@@ -126,11 +126,27 @@ func (s *Several) GoAway(now time.Time, retryAfter time.Duration) {
 // nothing to be told of, or said itself. A key that is not live yet and whose client named no place has none.
 func (s *Several) Places(dst []Place) []Place {
 	for _, m := range s.keys {
-		if topicID, at, ok := m.feed.Place(); ok {
-			dst = append(dst, Place{Key: m.asked.Key, TopicID: topicID, At: at})
-		} else if m.asked.At != nil {
-			dst = append(dst, m.asked)
+		dst = m.place(dst)
+	}
+	return dst
+}
+
+// Of is Places of one key.
+func (s *Several) Of(f *Feed) []Place {
+	for _, m := range s.keys {
+		if m.feed == f {
+			return m.place(nil)
 		}
+	}
+	return nil
+}
+
+func (m *member) place(dst []Place) []Place {
+	if topicID, at, ok := m.feed.Place(); ok {
+		return append(dst, Place{Key: m.asked.Key, TopicID: topicID, At: at})
+	}
+	if m.asked.At != nil {
+		return append(dst, m.asked)
 	}
 	return dst
 }
