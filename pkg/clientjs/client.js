@@ -283,7 +283,7 @@ class Stream {
       return resolve({ error: new PointsmanError(`cannot connect to ${url.host}: ${cause.message}`, { retry: false, cause }) });
     }
     const begun = Date.now();
-    let opened = false, live = true, goaway, refusal;
+    let opened = false, live = true, goaway, refusal, why;
     let heard = begun, limit = this.#options.connectTimeout, expected, timer;
     const end = (error, how = {}) => {
       if (!live) return;
@@ -378,9 +378,12 @@ class Stream {
         this.#say("open", { url: url.host });
       };
     };
-    socket.onerror = (event) => { refusal ??= refused(event.message); };
+    socket.onerror = ({ message }) => {
+      refusal ??= refused(message);
+      why = message || "it is away or refuses; a browser is not told which";
+    };
     socket.onclose = ({ code, reason }) => {
-      if (!opened) return end(this.#judge(refusal) ?? new PointsmanError(`cannot connect to ${url.host}: it is away or refuses; a browser is not told which`));
+      if (!opened) return end(this.#judge(refusal) ?? new PointsmanError(`cannot connect to ${url.host}: ${why ?? "it is away or refuses"}`));
       const known = closeCodes[code];
       end(new PointsmanError(`closed by ${url.host} with code ${code}${known ? ` (${known.name})` : ""}${reason ? `: ${reason}` : ""}`,
         { code, reason, retry: known?.retry ?? true }));

@@ -1,0 +1,9 @@
+package integration
+
+import (
+	"testing"
+
+	"github.com/pointsmanhq/pointsman/integration/internal/scenario"
+)
+
+func TestConformance(t *testing.T) { scenario.Conformance(t) }
