@@ -186,11 +186,14 @@ func NewBackchannelLocator(k topic.Config, partitions int32, log *zap.Logger, lo
 func (b *backchannelLocator) Close() error { return errors.Join(b.cons.Close(), b.cl.Close()) }
 
 func (b *backchannelLocator) Follow(ctx context.Context, p int32, ready func(), do func(func()), joined func(Join)) error {
-	end, err := b.cl.GetOffset(b.topic, p, sarama.OffsetNewest)
-	if err != nil {
-		return fmt.Errorf("read the backchannel: %w", err)
-	}
-	pc, err := b.cons.ConsumePartition(b.topic, p, sarama.OffsetOldest)
+	var end int64
+	var pc sarama.PartitionConsumer
+	err := topic.Again(ctx, b.cl, b.topic, func() (err error) {
+		if end, err = b.cl.GetOffset(b.topic, p, sarama.OffsetNewest); err == nil {
+			pc, err = b.cons.ConsumePartition(b.topic, p, sarama.OffsetOldest)
+		}
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("read the backchannel: %w", err)
 	}

@@ -70,13 +70,14 @@ func NewKafkaReceiver(k topic.Config, instance string) (_ Receiver, err error) {
 		return nil, err
 	}
 	sc := topic.Sarama(k.ClientID + "-receive")
-	// What was created a moment ago may not be known to every broker.
-	sc.Metadata.Retry.Max = 20
 	if r.cl, err = sarama.NewClient(k.Brokers, sc); err != nil {
 		return nil, fmt.Errorf("receive: %w", err)
 	}
 	if r.cons, err = sarama.NewConsumerFromClient(r.cl); err == nil {
-		r.pc, err = r.cons.ConsumePartition(r.name, 0, sarama.OffsetOldest)
+		err = topic.Again(context.Background(), r.cl, r.name, func() (err error) {
+			r.pc, err = r.cons.ConsumePartition(r.name, 0, sarama.OffsetOldest)
+			return err
+		})
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("receive: %w", err), r.cl.Close())

@@ -103,11 +103,32 @@ func (t *Topic) Close() error {
 	return errors.Join(append(errs, t.live.Close())...)
 }
 
-// Bounds implements feed.Source.
-func (t *Topic) Bounds(_ context.Context, partition int32) (oldest, end int64, err error) {
-	if oldest, err = t.behind.GetOffset(t.cfg.Topic, partition, sarama.OffsetOldest); err == nil {
-		end, err = t.behind.GetOffset(t.cfg.Topic, partition, sarama.OffsetNewest)
+// tries and tryPause bound how long a partition without a leader is waited for.
+const (
+	tries    = 100
+	tryPause = 100 * time.Millisecond
+)
+
+// Again repeats what fails while leaders move, or before every broker knows of a new topic.
+func Again(ctx context.Context, cl sarama.Client, topic string, f func() error) (err error) {
+	for range tries {
+		if err = f(); err == nil || ctx.Err() != nil {
+			return err
+		}
+		wait(ctx, tryPause)
+		_ = cl.RefreshMetadata(topic) // the next try tells
 	}
+	return err
+}
+
+// Bounds implements feed.Source.
+func (t *Topic) Bounds(ctx context.Context, partition int32) (oldest, end int64, err error) {
+	err = Again(ctx, t.behind, t.cfg.Topic, func() (err error) {
+		if oldest, err = t.behind.GetOffset(t.cfg.Topic, partition, sarama.OffsetOldest); err == nil {
+			end, err = t.behind.GetOffset(t.cfg.Topic, partition, sarama.OffsetNewest)
+		}
+		return err
+	})
 	if err != nil {
 		return 0, 0, fmt.Errorf("find the bounds of partition %d: %w", partition, err)
 	}
@@ -123,7 +144,11 @@ func (t *Topic) Recent(ctx context.Context, partition int32, back int64) (from, 
 
 // Tail implements feed.Source.
 func (t *Topic) Tail(ctx context.Context, partition int32, from int64, batch func([]*feed.Record)) error {
-	pc, err := t.tail.ConsumePartition(t.cfg.Topic, partition, from)
+	var pc sarama.PartitionConsumer
+	err := Again(ctx, t.live, t.cfg.Topic, func() (err error) {
+		pc, err = t.tail.ConsumePartition(t.cfg.Topic, partition, from)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("read partition %d from %d: %w", partition, from, err)
 	}
