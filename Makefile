@@ -56,13 +56,21 @@ autobahn: ## our port of the Autobahn TestSuite, sections 1-7, 9 and 10, over th
 catchup: build ## how long 1,000 clients take that come back 1,000,000 records behind; the times decide (Java 17, Maven; a quiet machine)
 	POINTSMAN_STACK=real POINTSMAN_BIN=$(CURDIR)/bin POINTSMAN_FIGURES=1 $(GOTEST) -count=1 -v -timeout 15m -run CatchUp $(ARGS) ./integration
 
+.PHONY: drain-figures
+drain-figures: build ## CLIENTS=10000 while nodes and routers are replaced: when they reconnect, how many streams a drain moves (Java 17, Maven)
+	POINTSMAN_STACK=real POINTSMAN_BIN=$(CURDIR)/bin POINTSMAN_CLIENTS=$(CLIENTS) $(GOTEST) -count=1 -v -timeout 15m -run RollingDeploy $(ARGS) ./integration
+
 .PHONY: test-browser
 test-browser: build ## the playground page and the console in a real headless Chromium
 	POINTSMAN_BROWSER=1 POINTSMAN_BIN=$(CURDIR)/bin $(GOTEST) -count=1 -timeout 10m $(ARGS) ./integration/browser
 
 .PHONY: test-compose
-test-compose: images ## containers by deploy/compose.yaml, nodes killed among them (Docker; images are built locally)
-	POINTSMAN_COMPOSE=1 $(GOTEST) -count=1 -timeout 15m $(ARGS) ./integration/compose
+test-compose: images ## containers by deploy/compose.yaml under every fault, and the console on them (Docker, Chromium; images are built locally)
+	POINTSMAN_COMPOSE=1 $(GOTEST) -p 1 -count=1 -timeout 20m -run 'Container|PodLifecycle' $(ARGS) ./integration/compose ./integration/browser
+
+.PHONY: test-cluster
+test-cluster: ## your own running cluster, under commands of your own: POINTSMAN_TEST_ROUTERS, _KAFKA, _TOPIC, _FAULTS (deploy/README.md)
+	$(GOTEST) -count=1 -v -timeout 60m -run TestExistingCluster $(ARGS) ./integration/compose
 
 .PHONY: simulate
 simulate: ## SEEDS=10000 seeded schedules of faults against the state machines, in one thread (FROM=1: first seed; SEED=n: one, with its timeline)
@@ -123,7 +131,7 @@ lint-go: $(TOOLS)/golangci-lint
 
 .PHONY: lint-rules
 lint-rules:
-	@cd tools && GOWORK=off $(GO) vet ./... && GOWORK=off $(GO) test -count=1 ./... && GOWORK=off $(GO) run ./rules ..
+	@cd tools && GOWORK=off $(GO) vet ./... && GOWORK=off $(GO) test -count=1 ./... && GOWORK=off $(GO) run ./rules .. && GOWORK=off $(GO) run ./deployment ..
 	$(GO) run ./integration/cmd/readme -check
 
 .PHONY: lint-modules
