@@ -3,7 +3,7 @@
 import asyncio, json, pathlib, random, sys, urllib.parse  # noqa: E401
 import websockets
 
-FINAL = {1000, 1002, 1003, 1007, 1008, 1009, 4000, 4001, 4002, 4003, 4009}  # close codes: the same would fail again
+FINAL = {1000, 1002, 1003, 1007, 1008, 1009, 4000, 4001, 4002, 4003, 4009, 4011, 4012}  # close codes: the same would fail again
 
 
 async def follow(url, key, cursor):

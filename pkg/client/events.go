@@ -120,9 +120,8 @@ func (e *RefusedError) Error() string {
 
 // Retry reports whether the same request may succeed later.
 func (e *RefusedError) Retry() bool {
-	switch e.Status {
-	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
-		return true
+	if row, ok := closecode.LookupStatus(e.Status); ok {
+		return row.Retry
 	}
-	return e.Status >= 500
+	return e.Status == http.StatusTooEarly || e.Status >= 500 // of a proxy, or of a newer router
 }

@@ -39,6 +39,8 @@ export const closeCodes = Object.freeze({
   4008: { name: "credentials_expired", retry: true },
   4009: { name: "credentials_refused", retry: false },
   4010: { name: "topic_changed", retry: true },
+  4011: { name: "replaced", retry: false },
+  4012: { name: "too_many_messages", retry: false },
 });
 
 /** Why a connection ended or could not be made. code is a close code, status an HTTP status; 0 for none. */
@@ -556,7 +558,7 @@ function refused(message, reason = "", after = "") {
   const status = Number(/server response: (\d+)/.exec(message)?.[1]);
   if (!status) return undefined;
   return new PointsmanError(`refused by the router with status ${status}${reason ? `: ${reason}` : ""}`, {
-    status, reason, retry: status >= 500 || [408, 425, 429].includes(status), retryAfter: 1000 * Number(after) || 0,
+    status, reason, retry: (status >= 500 && status !== 501 && status !== 505) || [408, 425, 429].includes(status), retryAfter: 1000 * Number(after) || 0,
   });
 }
 

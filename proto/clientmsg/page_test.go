@@ -53,7 +53,7 @@ func TestProtocolPageHasAnExampleOfEveryMessage(t *testing.T) {
 
 func TestProtocolPageSaysWhatTheCodeSays(t *testing.T) {
 	text := page(t)
-	for _, want := range []string{clientmsg.Path, clientmsg.JSON, clientmsg.Raw, clientmsg.BearerPrefix, closecode.Markdown(), "128 KB", "Values may nest 500 deep"} {
+	for _, want := range []string{clientmsg.Path, clientmsg.JSON, clientmsg.Raw, clientmsg.BearerPrefix, closecode.Markdown(), closecode.StatusMarkdown(), "128 KB", "Values may nest 500 deep"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("it does not say %q", want)
 		}

@@ -30,6 +30,7 @@ func sections() []section {
 		{"README.md", "flags-router", func() (string, error) { return settings("./router/cmd/router") }},
 		{"README.md", "flags-wsnode", func() (string, error) { return settings("./wsnode/cmd/wsnode") }},
 		{"docs/protocol.md", "closecodes", func() (string, error) { return closecode.Markdown(), nil }},
+		{"docs/protocol.md", "statuses", func() (string, error) { return closecode.StatusMarkdown(), nil }},
 		{"docs/metrics.md", "metrics-router", routerMetrics},
 		{"docs/metrics.md", "metrics-wsnode", nodeMetrics},
 	}
