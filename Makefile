@@ -47,6 +47,8 @@ test-kafka: build ## the same scenarios over real processes: Apache Kafka, etcd,
 	$(GO) run ./integration/cmd/withkafka $(GOTEST) -count=1 -timeout 10m -run '/^kafka$$' $(ARGS) ./wsnode/internal/kafka
 	POINTSMAN_STACK=real POINTSMAN_BIN=$(CURDIR)/bin $(GOTEST) -p 1 -count=1 -shuffle=on -timeout 30m $(ARGS) \
 	  ./integration/internal/realkafka ./integration/internal/realetcd ./integration/internal/stack ./integration/bench ./integration
+	POINTSMAN_STACK=secured POINTSMAN_BIN=$(CURDIR)/bin $(GOTEST) -count=1 -timeout 10m $(ARGS) \
+	  -run '^Test(Secured|NodeKilledMidStreamLosesNothing|KafkaRestart|EtcdOutage)$$' ./integration
 
 .PHONY: autobahn
 autobahn: ## our port of the Autobahn TestSuite, sections 1-7, 9 and 10, over the router's socket code and its client endpoint, with a report

@@ -129,7 +129,30 @@ func (s *etcdStore) do(ctx context.Context, op string, f func(context.Context, *
 		return err
 	}
 	r := &reason{}
-	return explain(ctx, op, r, f(context.WithValue(ctx, reasonKey{}, r), c))
+	err = explain(ctx, op, r, f(context.WithValue(ctx, reasonKey{}, r), c))
+	if err != nil && s.showsNone() && hungUp(r) {
+		return fmt.Errorf("%w (no certificate of our own is shown: an etcd that asks for one hangs up like this)", err)
+	}
+	return err
+}
+
+// showsNone reports whether this end speaks TLS and shows no certificate.
+func (s *etcdStore) showsNone() bool {
+	t := s.cfg.TLS
+	return t != nil && len(t.Certificates) == 0 && t.GetClientCertificate == nil
+}
+
+// hungUp reports whether the connection ended after the handshake: with TLS 1.3 a client learns only then that its
+// certificate is wanted, and which end notices first decides what it is told.
+func hungUp(r *reason) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, sign := range []string{"broken pipe", "connection reset", "EOF", "certificate required"} {
+		if strings.Contains(r.text, sign) {
+			return true
+		}
+	}
+	return false
 }
 
 // explain names the operation and, of the chain that gRPC wraps around a failed connection, the end that says why.

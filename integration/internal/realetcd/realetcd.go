@@ -35,6 +35,7 @@ type Config struct {
 	Bin    string // from Build
 	Dir    string // data and log; kept between Stop and Start
 	Client string // host:port for clients
+	Secure string // host:port for clients that speak TLS as Flags say; empty for none
 	Peer   string // host:port for its peers, of which there are none
 	Flags  []string
 }
@@ -69,11 +70,15 @@ func (s *Server) Start(ctx context.Context) error {
 		return fmt.Errorf("start etcd: %w", err)
 	}
 	client, peer := "http://"+s.cfg.Client, "http://"+s.cfg.Peer
+	listen := client
+	if s.cfg.Secure != "" {
+		listen += ",https://" + s.cfg.Secure
+	}
 	p, err := procs.Start(procs.Spec{
 		Name: "etcd", Path: s.cfg.Bin, Dir: s.cfg.Dir, Log: s.Log(),
 		Args: append([]string{
 			"--name=etcd", "--data-dir=" + s.data(),
-			"--listen-client-urls=" + client, "--advertise-client-urls=" + client,
+			"--listen-client-urls=" + listen, "--advertise-client-urls=" + listen,
 			"--listen-peer-urls=" + peer, "--initial-advertise-peer-urls=" + peer, "--initial-cluster=etcd=" + peer,
 			"--log-level=warn",
 		}, s.cfg.Flags...),

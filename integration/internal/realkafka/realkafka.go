@@ -71,7 +71,8 @@ type Config struct {
 	Addr       string   // host:port for clients
 	Controller string   // host:port for the broker's own controller
 	Heap       string   // Java's -Xmx; empty means 512m
-	Properties []string // more lines of server.properties
+	Properties []string // more lines of server.properties; the last of two that name the same counts
+	Format     []string // more arguments for the tool that formats the storage
 }
 
 // Broker is one Kafka broker. Its methods may be called from several goroutines.
@@ -101,6 +102,7 @@ func New(ctx context.Context, cfg Config) (*Broker, error) {
 	}
 	cmd := exec.CommandContext(ctx, java, "-Xmx128m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", b.classpath(),
 		"kafka.tools.StorageTool", "format", "--standalone", "--ignore-formatted", "--cluster-id", "pointsman-test-cluster", "--config", b.properties())
+	cmd.Args = append(cmd.Args, cfg.Format...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("format Kafka's storage: %w\n%s", err, out)
 	}

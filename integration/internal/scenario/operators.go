@@ -22,12 +22,15 @@ import (
 // finding is a line of `wsnode doctor -o json`.
 type finding struct{ Level, Check, Text, Remedy string }
 
-func (w *world) doctor(bin string, flags ...string) (all []finding, code int) {
+func (w *world) doctor(bin string, flags ...string) ([]finding, int) {
 	w.t.Helper()
-	args := append([]string{
-		"doctor", "-o", "json", "--topic=" + w.Topic(), "--etcd-prefix=" + w.EtcdPrefix(),
-		"--kafka=" + strings.Join(w.Kafka(), ","), "--etcd=" + strings.Join(w.Etcd(), ","),
-	}, flags...)
+	return w.doctorAt(bin, append([]string{"--kafka=" + strings.Join(w.Kafka(), ","), "--etcd=" + strings.Join(w.Etcd(), ",")}, flags...)...)
+}
+
+// doctorAt is doctor with flags that say where Kafka and etcd are.
+func (w *world) doctorAt(bin string, flags ...string) (all []finding, code int) {
+	w.t.Helper()
+	args := append([]string{"doctor", "-o", "json", "--topic=" + w.Topic(), "--etcd-prefix=" + w.EtcdPrefix()}, flags...)
 	cmd := exec.CommandContext(w.ctx, filepath.Join(bin, "wsnode"), args...) //nolint:gosec // our own program
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs

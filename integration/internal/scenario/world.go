@@ -83,7 +83,9 @@ func kindOf(t testing.TB) stack.Kind {
 }
 
 // real reports whether programs run as processes over a real Kafka: then figures mean something.
-func (w *world) real() bool { return w.Kind() == stack.Real || w.Kind() == stack.External }
+func (w *world) real() bool {
+	return w.Kind() == stack.Real || w.Kind() == stack.Secured || w.Kind() == stack.External
+}
 
 // size is small in one process, where the race detector and a shared machine take their share, large otherwise.
 func size[T any](w *world, small, large T) T {

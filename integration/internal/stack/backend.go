@@ -120,11 +120,12 @@ func (e *embedded) close() error {
 
 // real is Apache Kafka and etcd as processes.
 type real struct {
-	broker *realkafka.Broker
-	db     *realetcd.Server
+	broker   *realkafka.Broker
+	db       *realetcd.Server
+	security *Security // nil unless the stack is of kind Secured
 }
 
-func openReal(ctx context.Context, root, dir string, ports *procs.Ports) (_ backend, err error) {
+func openReal(ctx context.Context, root, dir string, ports *procs.Ports, secured bool) (_ backend, err error) {
 	work := filepath.Join(root, "integration", ".work")
 	jars, err := realkafka.Fetch(ctx, filepath.Join(root, "integration", "kafka", "pom.xml"), work)
 	if err != nil {
@@ -141,7 +142,16 @@ func openReal(ctx context.Context, root, dir string, ports *procs.Ports) (_ back
 			return nil, err
 		}
 	}
-	r := &real{db: realetcd.New(ecfg)}
+	r := &real{}
+	if secured {
+		if r.security, err = newSecurity(dir, ports); err != nil {
+			return nil, err
+		}
+		if err := r.security.guard(&kcfg, &ecfg); err != nil {
+			return nil, err
+		}
+	}
+	r.db = realetcd.New(ecfg)
 	if r.broker, err = realkafka.New(ctx, kcfg); err != nil {
 		return nil, err
 	}
@@ -257,7 +267,7 @@ func OpenBackend(ctx context.Context, kind Kind, dir string) (_ *Backend, err er
 	case Real:
 		var root string
 		if root, err = repository(); err == nil {
-			b.back, err = openReal(ctx, root, dir, &b.ports)
+			b.back, err = openReal(ctx, root, dir, &b.ports, false)
 		}
 	case Processes:
 		b.back, err = openEmbedded(dir, &b.ports, false)

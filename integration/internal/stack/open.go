@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/pointsmanhq/pointsman/integration/internal/procs"
@@ -68,10 +69,10 @@ func (c *cluster) open(ctx context.Context) (err error) {
 	switch c.kind {
 	case InProcess, Processes:
 		c.back, err = openEmbedded(c.dir, &c.ports, c.opts.WellKnown)
-	case Real:
+	case Real, Secured:
 		var root string
 		if root, err = repository(); err == nil {
-			c.back, err = openReal(ctx, root, c.dir, &c.ports)
+			c.back, err = openReal(ctx, root, c.dir, &c.ports, c.kind == Secured)
 		}
 	case External:
 		c.back = external{c.opts.KafkaAddrs, c.opts.EtcdAddrs}
@@ -92,11 +93,23 @@ func (c *cluster) open(ctx context.Context) (err error) {
 			return err
 		}
 		l := &processes{opts: c.opts, prefix: c.prefix, back: c.back}
+		if s := c.Security(); s != nil {
+			l.routerFlags, l.nodeFlags = s.routerFlags(), s.nodeFlags()
+		} else {
+			etcd := "--etcd=" + strings.Join(c.back.etcd(), ",")
+			l.routerFlags = []string{etcd}
+			l.nodeFlags = []string{etcd, "--kafka=" + strings.Join(c.back.kafka(), ",")}
+		}
 		l.bin.Store(&bin)
 		c.launch = l
 	}
 	if c.opts.Partitions, err = ensureTopic(ctx, c.back.kafka(), c.opts); err != nil {
 		return err
+	}
+	if s := c.Security(); s != nil {
+		if err = allow(ctx, c.back.kafka(), c.opts.Topic); err != nil {
+			return err
+		}
 	}
 	return c.populate(ctx)
 }

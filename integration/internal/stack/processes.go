@@ -7,7 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
+	"slices"
 	"sync/atomic"
 
 	"github.com/pointsmanhq/pointsman/integration/internal/bridge"
@@ -20,6 +20,9 @@ type processes struct {
 	opts   Options
 	prefix string
 	back   backend
+
+	routerFlags []string // how routers reach etcd and nodes
+	nodeFlags   []string // how nodes reach Kafka and etcd, and what they ask of routers
 }
 
 func (l *processes) env() []string {
@@ -30,10 +33,9 @@ func (l *processes) env() []string {
 }
 
 func (l *processes) router(s spec) (unit, error) {
-	return l.start("router", s, append([]string{
-		"--listen=" + s.listen, "--admin=" + s.admin, "--topic=" + l.opts.Topic,
-		"--etcd=" + strings.Join(l.back.etcd(), ","), "--etcd-prefix=" + l.prefix,
-	}, l.opts.RouterFlags...))
+	return l.start("router", s, slices.Concat([]string{
+		"--listen=" + s.listen, "--admin=" + s.admin, "--topic=" + l.opts.Topic, "--etcd-prefix=" + l.prefix,
+	}, l.routerFlags, l.opts.RouterFlags))
 }
 
 func (l *processes) node(s spec) (unit, error) {
@@ -53,10 +55,10 @@ func (l *processes) node(s spec) (unit, error) {
 }
 
 func (l *processes) nodeAt(s spec, listen string) (unit, error) {
-	return l.start("wsnode", s, append([]string{
+	return l.start("wsnode", s, slices.Concat([]string{
 		"--id=" + s.name, "--listen=" + listen, "--advertise=" + s.listen, "--admin=" + s.admin, "--topic=" + l.opts.Topic,
-		"--kafka=" + strings.Join(l.back.kafka(), ","), "--etcd=" + strings.Join(l.back.etcd(), ","), "--etcd-prefix=" + l.prefix,
-	}, l.opts.NodeFlags...))
+		"--etcd-prefix=" + l.prefix,
+	}, l.nodeFlags, l.opts.NodeFlags))
 }
 
 func (l *processes) start(program string, s spec, args []string) (unit, error) {

@@ -28,6 +28,9 @@ const (
 	// Real runs bin/router and bin/wsnode over Apache Kafka in KRaft mode and an etcd binary, every one of them
 	// an OS process with real signals.
 	Real Kind = "real"
+	// Secured is Real with everything between programs behind TLS: Kafka with SASL (SCRAM-SHA-512) and access lists,
+	// etcd with client certificates, links with certificates of both ends and a token.
+	Secured Kind = "secured"
 	// External runs bin/router and bin/wsnode over a Kafka and an etcd that somebody else runs
 	// (Options.KafkaAddrs, Options.EtcdAddrs).
 	External Kind = "external"
@@ -44,10 +47,10 @@ func KindFromEnv() (Kind, error) {
 	switch k := Kind(os.Getenv("POINTSMAN_STACK")); k {
 	case "":
 		return InProcess, nil
-	case InProcess, Processes, Real, External, Compose:
+	case InProcess, Processes, Real, Secured, External, Compose:
 		return k, nil
 	default:
-		return "", fmt.Errorf("POINTSMAN_STACK=%s: want %s, %s, %s, %s or %s", k, InProcess, Processes, Real, External, Compose)
+		return "", fmt.Errorf("POINTSMAN_STACK=%s: want %s, %s, %s, %s, %s or %s", k, InProcess, Processes, Real, Secured, External, Compose)
 	}
 }
 

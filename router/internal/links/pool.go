@@ -7,9 +7,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -346,16 +348,13 @@ func (p *Pool) dial(ctx context.Context, addr string) (*websocket.Conn, *wire, e
 		scheme = "wss"
 	}
 	url := scheme + "://" + addr + link.Path
-	ws, resp, err := websocket.Dial(ctx, url, &websocket.DialOptions{
+	ws, resp, err := websocket.Dial(ctx, url, &websocket.DialOptions{ //nolint:bodyclose // said closes it
 		HTTPClient:      &http.Client{Transport: transport},
 		Subprotocols:    []string{link.Subprotocol},
 		CompressionMode: websocket.CompressionDisabled,
 	})
 	if err != nil {
-		if resp != nil && resp.Body != nil {
-			_ = resp.Body.Close() // what it says is in err already
-		}
-		return nil, nil, fmt.Errorf("dial %s: %w", url, err)
+		return nil, nil, fmt.Errorf("dial %s: %w%s", url, err, said(resp))
 	}
 	if got := ws.Subprotocol(); got != link.Subprotocol {
 		_ = ws.CloseNow()
@@ -363,6 +362,20 @@ func (p *Pool) dial(ctx context.Context, addr string) (*websocket.Conn, *wire, e
 	}
 	ws.SetReadLimit(link.MaxMessage)
 	return ws, w, nil
+}
+
+// said is what an answer that is no upgrade says: a node that speaks TLS tells who does not that it does.
+func said(resp *http.Response) string {
+	if resp == nil || resp.Body == nil {
+		return ""
+	}
+	defer func() { _ = resp.Body.Close() }()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 200)) // the library keeps the beginning
+	line, _, _ := strings.Cut(strings.TrimSpace(string(text)), "\n")
+	if err != nil || line == "" {
+		return ""
+	}
+	return fmt.Sprintf(" (%q)", line)
 }
 
 // greet exchanges Hello and Welcome and checks who answered.
