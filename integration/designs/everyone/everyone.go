@@ -88,7 +88,7 @@ func (s *Server) Run(ctx context.Context) error {
 			if err == nil {
 				err = l.Run(reading, from, end)
 			}
-			if err != nil {
+			if err != nil && reading.Err() == nil {
 				stop(err) // a server that reads a part only must not pretend
 				giveUp()
 			}

@@ -145,7 +145,7 @@ func (n *Node) Own(ctx context.Context, p, generation int32, _ int64, _ func(int
 		if err == nil {
 			err = o.log.Run(reading, from, end)
 		}
-		if err != nil {
+		if err != nil && reading.Err() == nil {
 			n.fail(err) // an owner that reads nothing must not hold the claim
 		}
 	})

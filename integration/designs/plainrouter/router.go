@@ -125,7 +125,9 @@ func (r *Router) Run(ctx context.Context) error {
 	case err = <-served:
 	case <-ctx.Done():
 		err = srv.Close()
-		_ = <-served // http.ErrServerClosed
+		if ended := <-served; !errors.Is(ended, http.ErrServerClosed) {
+			err = errors.Join(err, ended)
+		}
 	}
 	r.mu.Lock()
 	r.ending = true

@@ -251,7 +251,9 @@ func (s *Server) Run(ctx context.Context, l net.Listener, more func(*http.ServeM
 	}
 	s.drain()
 	err := srv.Close()
-	_ = <-served // http.ErrServerClosed
+	if ended := <-served; !errors.Is(ended, http.ErrServerClosed) {
+		err = errors.Join(err, ended)
+	}
 	s.shared.writers.Wait()
 	return err
 }
