@@ -1,0 +1,5 @@
+//go:build !race
+
+package linkserver
+
+const raced = false
