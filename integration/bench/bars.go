@@ -15,6 +15,8 @@ type Bar struct {
 	Met    bool   `json:"met"`
 }
 
+const fellBehind = "one of the two fell behind"
+
 func (b Bar) String() string {
 	verdict := "not measured"
 	if b.Known {
@@ -55,7 +57,7 @@ func (rep *Report) judge() {
 }
 
 func (rep *Report) add(b Bar) {
-	if !b.Known {
+	if !b.Known && b.Figure == "" {
 		b.Figure = "-"
 	}
 	rep.Bars = append(rep.Bars, b)
@@ -87,7 +89,9 @@ func (rep *Report) figureBar(n int, about, scenario, name string, most float64) 
 
 func (rep *Report) ratioBar(n int, about, scenario, name string, most float64) {
 	b := Bar{Number: n, About: about, Bound: "<= " + number(most)}
-	if r := rep.measured(scenario); r != nil {
+	if r := rep.measured(scenario); r != nil && r.behind() {
+		b.Figure = fellBehind
+	} else if r != nil {
 		if s, ok := r.pairs(name, ratio); ok {
 			b.Known, b.Met, b.Figure = true, s.Median <= most, s.String()
 		}
@@ -109,7 +113,9 @@ func (rep *Report) allBar(n int, about, scenario, name string) {
 func (rep *Report) addedBar(scenario string) {
 	const most = 2.0
 	b := Bar{Number: 3, About: "delay p99 less the floor's, " + scenario + ", ms", Bound: "<= " + number(most)}
-	if r := rep.measured(scenario); r != nil {
+	if r := rep.measured(scenario); r != nil && r.behind() {
+		b.Figure = fellBehind
+	} else if r != nil {
 		if s, ok := r.pairs("p99_ms", difference); ok {
 			b.Known, b.Met, b.Figure = true, s.Median <= most, s.String()
 			b.About = strings.Replace(b.About, scenario, fmt.Sprintf("%s (%.0f/s)", scenario, r.Scenario.Rate), 1)

@@ -171,6 +171,7 @@ func (b *bench) measure(ctx context.Context, s *Scenario, name string, out *Samp
 		for _, p := range c.procs {
 			all[roleLoad] = append(all[roleLoad], p.PID())
 		}
+		all[roleBench] = []int{os.Getpid()} // with the producer
 		for name, pid := range b.back.PIDs() {
 			all[name] = append(all[name], pid)
 		}
@@ -214,7 +215,6 @@ func (m *measurement) others(from *reading) {
 	for role, cpu := range to.cpu {
 		ours += cpu - from.cpu[role]
 	}
-	// The benchmark itself, with its producer, is none of the roles: it counts as others.
 	cores := to.at.Sub(from.at).Seconds() * float64(runtime.NumCPU())
 	m.figures["others_share"] = max(0, to.total-from.total-ours) / cores
 }

@@ -20,6 +20,7 @@ func figures() []figure {
 		{name: "max_rate", text: "highest steady rate, records/s", more: true, told: true},
 		{name: "burst_rate", text: "delivered in a burst, records/s", more: true, told: true},
 		{name: "rate", text: "delivered, records/s", more: true, told: true},
+		{name: "kept_up", text: "  of what was written", more: true, told: true},
 		{name: "cpu_us", text: "CPU per delivered message, us", told: true},
 		{name: "cpu_router_us", text: "  of the routers, us", told: true},
 		{name: "cpu_node_us", text: "  of the nodes, us", told: true},

@@ -138,6 +138,30 @@ func (rep *Report) Failures() (out []string) {
 	return out
 }
 
+// noisy is the share of the machine that others may use before figures mean little.
+const noisy = 0.1
+
+// others is the largest share of the machine that others used during a sample.
+func (rep *Report) others() (worst float64) {
+	for _, r := range rep.Results {
+		for i := range r.Samples {
+			worst = max(worst, r.Samples[i].Figures["others_share"])
+		}
+	}
+	return worst
+}
+
+// behind is true when the product or the floor did not keep up with what was written: what they cost then is the cost
+// of larger pieces, and not to be compared.
+func (r *Result) behind() bool {
+	for _, subject := range []string{product, floorProgram} {
+		if s, ok := r.spread(subject, "kept_up"); ok && s.Median < 0.97 {
+			return true
+		}
+	}
+	return false
+}
+
 // brief is a sample in a line.
 func (s *Sample) brief(of *Scenario) string {
 	if s.Failed != "" {
@@ -163,6 +187,9 @@ func (rep *Report) String() string {
 		}
 	}
 	b.WriteString("\n")
+	if worst := rep.others(); worst > noisy {
+		fmt.Fprintf(&b, "NOISY: other programs used up to %.0f %% of the machine; these figures say little\n", worst*100)
+	}
 	for _, bar := range rep.Bars {
 		fmt.Fprintf(&b, "%s\n", bar)
 	}

@@ -134,5 +134,13 @@ func (s *Scenario) scale(by float64) {
 	s.Settle *= by
 }
 
+// perRecord is how many clients receive a record.
+func (s *Scenario) perRecord() int {
+	if s.OneKey {
+		return s.Clients
+	}
+	return 1
+}
+
 // seconds is a float as a duration.
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

@@ -31,6 +31,7 @@ const (
 	roleKafka  = "kafka"
 	roleEtcd   = "etcd"
 	roleLoad   = "load"
+	roleBench  = "bench"
 )
 
 // subject is what is measured, in fresh processes.

@@ -200,6 +200,9 @@ func (m *measurement) pace(ctx context.Context) error {
 		return err
 	}
 	m.flow(&w)
+	if asked := m.s.Rate * float64(m.s.perRecord()); asked > 0 {
+		m.figures["kept_up"] = m.figures["rate"] / asked
+	}
 	after, err := m.x.counters(ctx)
 	if err != nil || m.x.stack == nil {
 		return err
