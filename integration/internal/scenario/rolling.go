@@ -13,9 +13,11 @@ import (
 	"github.com/pointsmanhq/pointsman/integration/internal/stack"
 )
 
-// RollingDeploy replaces every node, one after another, by one of another version while ten thousand clients receive,
-// and then every router. It starts from the programs of the commit in integration/earlier-version, so the two versions
-// work together in every mixture on the way.
+// RollingDeploy replaces every node and every router, one after another, by one of another version while ten thousand
+// clients receive. It starts from the programs of the commit in integration/earlier-version, so the two versions work
+// together in both directions: the first node is replaced under routers of before, the first router over nodes of before.
+// At the end today's programs are drained once more, under all clients: a node moves them without breaking a socket, and
+// a router spreads their reconnects.
 func RollingDeploy(t testing.TB) {
 	today := needPrograms(t)
 	root, err := stack.Root()
@@ -33,14 +35,25 @@ func RollingDeploy(t testing.TB) {
 	}
 
 	const nodes = 3
-	w := begin(t, stack.Options{Routers: 2, Nodes: nodes, Partitions: 64, Bin: before})
-	clients := keys("client", 10_000)
+	replaceNode := func(w *world) {
+		oldest := w.Nodes()[0]
+		w.fault("node replaced", func() error {
+			if err := w.DrainNode(w.ctx, oldest.ID); err != nil {
+				return err
+			}
+			_, err := w.AddNode(w.ctx)
+			return err
+		})
+		w.tellsDrain(oldest.ID, oldest.Log)
+	}
+	w := begin(t, stack.Options{Routers: 2, Nodes: nodes, Partitions: 64, Bin: before, RouterFlags: []string{"--drain-timeout=20s"}})
+	clients := keys("client", crowd(t))
 	connected := make([]*load.Client, len(clients))
 	for i, key := range clients {
 		connected[i] = w.fleet.New(load.Options{Key: key, Reconnect: w.other(i)})
 	}
 	w.must(w.fleet.Connect(w.ctx, connected, w.target))
-	w.produce(clients, 2500, 128) // each client hears of a pause of 4 s; together they hear of every millisecond
+	w.produce(clients, float64(len(clients))/4, 128) // each client hears of a pause of 4 s; together they hear of every millisecond
 	w.must(w.settled(time.Minute))
 
 	deploy, ok := w.Stack.(stack.Upgradable)
@@ -49,19 +62,14 @@ func RollingDeploy(t testing.TB) {
 	}
 	w.must(deploy.UsePrograms(today))
 	t.Logf("from %s to today's", commit)
-	for range nodes {
-		oldest := w.Nodes()[0].ID
-		w.fault("node replaced", func() error {
-			if err := w.DrainNode(w.ctx, oldest); err != nil {
-				return err
-			}
-			_, err := w.AddNode(w.ctx)
-			return err
-		})
+	replaceNode(w)
+	w.routerDrained(0)
+	for range nodes - 1 {
+		replaceNode(w)
 	}
-	for i := range w.Routers() {
-		w.routerReplaced(i)
-	}
+	w.routerDrained(1) // now all clients are at today's router 0
+	replaceNode(w)
+	w.routerDrained(0)
 	w.finish()
 }
 

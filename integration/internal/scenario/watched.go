@@ -288,7 +288,7 @@ func (p *prometheus) moved(kinds map[string]string) {
 	p.w.eventually(15*time.Second, "metrics have moved", func() error {
 		var errs []error
 		for n, kind := range kinds {
-			expr := ""
+			var expr string
 			switch kind {
 			case "counter":
 				expr = fmt.Sprintf("increase(%s[30m]) > 0", n)
