@@ -62,11 +62,11 @@ func EveryContainerFault(t testing.TB) {
 
 // PodLifecycle rehearses on containers what an orchestrator does to pods: it starts them, waits for readiness, sends
 // SIGTERM and waits for the end within the grace. A node is ready when its claims can be read; a router that drains
-// gets nobody new and closes its clients one by one.
+// gets nobody new, keeps its clients until balancers have noticed, and closes them one by one.
 func PodLifecycle(t testing.TB) {
-	const drain = 12 * time.Second
+	const drain, delay = 12 * time.Second, 3 * time.Second
 	w, c := containers(t, stack.Options{
-		Routers: 2, Nodes: 2, Partitions: 16, RouterFlags: []string{"--drain-timeout=12s"}, NodeFlags: []string{"--drain-timeout=12s"},
+		Routers: 2, Nodes: 2, Partitions: 16, RouterFlags: []string{"--drain-timeout=12s", "--drain-delay=3s"}, NodeFlags: []string{"--drain-timeout=12s"},
 	})
 	names := keys("client", 120)
 	balancer := throughBalancer(c)
@@ -107,7 +107,7 @@ func PodLifecycle(t testing.TB) {
 		return err
 	})
 
-	// A router: unready at once, nobody new, everybody told and closed over most of the grace.
+	// A router: unready at once, everybody kept while balancers notice, then told and closed one by one.
 	router := w.Routers()[0]
 	for _, name := range []string{router.Name, c.Balancer().Name} {
 		w.fleet.ExpectEnds(name, true)
@@ -120,10 +120,12 @@ func PodLifecycle(t testing.TB) {
 		}
 		w.unready(router.Admin)
 		// Newcomers do not notice: the balancer gives them to the other router.
-		_, err = w.fleet.Add(w.ctx, 20, func(i int) load.Options { return load.Options{Key: fmt.Sprintf("newcomer-%d", i), Reconnect: again} }, balancer)
+		late := keys("newcomer", 20)
+		_, err = w.fleet.Add(w.ctx, len(late), func(i int) load.Options { return load.Options{Key: late[i], Reconnect: again} }, balancer)
 		if err != nil {
 			return fmt.Errorf("newcomers while a router drains: %w", err)
 		}
+		w.produce(late, 50, 128)
 		took, err := wait()
 		t.Logf("router gone %s after SIGTERM", took.Round(time.Millisecond))
 		if took > drain+5*time.Second {
@@ -131,7 +133,7 @@ func PodLifecycle(t testing.TB) {
 		}
 		return err
 	})
-	w.pacedEnds(router.Name, asked, drain)
+	w.pacedEnds(router.Name, asked, delay)
 	w.must(w.StartRouter(w.ctx, 0))
 	for _, name := range []string{router.Name, c.Balancer().Name} {
 		w.fleet.ExpectEnds(name, false)
@@ -187,12 +189,11 @@ func (w *world) unready(admin string) {
 	})
 }
 
-// pacedEnds demands that the clients of a router that ended in order were told, and were closed over at least half of
-// its grace rather than all at once.
-func (w *world) pacedEnds(router string, asked time.Time, drain time.Duration) {
+// pacedEnds demands that the clients of a router that ended in order were kept for its --drain-delay, then told, and
+// closed one by one: 10 ms from one to the next where they are few.
+func (w *world) pacedEnds(router string, asked time.Time, delay time.Duration) {
 	w.t.Helper()
-	ends, histogram := 0, make([]int, 6)
-	first, last := drain, time.Duration(0)
+	ends, first, last := 0, time.Hour, time.Duration(0)
 	for _, h := range w.fleet.Histories() {
 		for i := range h.Sessions {
 			s := &h.Sessions[i]
@@ -205,12 +206,11 @@ func (w *world) pacedEnds(router string, asked time.Time, drain time.Duration) {
 			}
 			after := s.Ended.At.Sub(asked)
 			first, last = min(first, after), max(last, after)
-			histogram[min(int(after*6/drain), 5)]++
 		}
 	}
-	w.t.Logf("%d clients closed between %s and %s after SIGTERM, by sixths of the grace: %v", ends, first.Round(time.Millisecond), last.Round(time.Millisecond), histogram)
-	if ends < 30 || last-first < drain/2 {
-		w.t.Errorf("%d clients closed within %s, want them spread over most of %s", ends, last-first, drain)
+	w.t.Logf("%d clients closed between %s and %s after SIGTERM", ends, first.Round(time.Millisecond), last.Round(time.Millisecond))
+	if ends < 30 || first < delay || last-first < time.Duration(ends)*5*time.Millisecond {
+		w.t.Errorf("%d clients closed between %s and %s, want 30 at least, none before %s and not all at once", ends, first, last, delay)
 	}
 }
 
