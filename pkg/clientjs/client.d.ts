@@ -24,12 +24,26 @@ export interface PointsmanRecord<T = unknown> {
 export interface PointsmanGap {
   type: "gap";
   cursor: string;
+  key: string | Uint8Array | undefined;
   /** "retention", "replay_limit", "topic", "truncated", "too_large", "moved"; more may come. */
   reason: string;
   partition: number;
   /** null when not known. */
   from: number | null;
   to: number;
+}
+
+/** What the router says about one of several keys. */
+export interface PointsmanKeyNews {
+  type: "subscribed" | "unsubscribed" | "refused";
+  key: string | Uint8Array | undefined;
+  cursor?: string;
+  /** Of "subscribed": whether it goes on where its cursor says; false without one. */
+  resumed?: boolean;
+  /** Of "refused": what was refused, a reason for programs and one for people. */
+  of?: "subscribe" | "unsubscribe";
+  reason?: string;
+  detail?: string;
 }
 
 export type PointsmanState =
@@ -55,6 +69,11 @@ export interface CursorStorage {
 export interface ConnectOptions {
   /** The client key, for routers without authentication. */
   key?: string | Uint8Array;
+  /** Several client keys on one connection, in place of key; subscribe and unsubscribe change them. With tokens that name
+   *  several, [] follows them all. */
+  keys?: (string | Uint8Array)[];
+  /** With keys: hears of keys that are followed from now on, no longer, or that the router refuses. */
+  onKey?: (news: PointsmanKeyNews) => void;
   /** A JWT, or what gives one: before every connection, and when the router says that the last one expires. */
   token?: string | ((why: "connect" | "expiring") => string | null | undefined | Promise<string | null | undefined>);
   /** Continue here. Goes before storage. */
@@ -107,6 +126,10 @@ export interface PointsmanStream<T = unknown> extends AsyncIterableIterator<Poin
   next(): Promise<IteratorResult<PointsmanRecord<T>, undefined>>;
   /** Says that the program is done with the record it has; call it before leaving a loop by break. */
   commit(): void;
+  /** With options.keys: follows a key more, from its cursor, or where from says. onKey hears the answer. */
+  subscribe(key: string | Uint8Array, start?: { cursor?: string; from?: string | number }): void;
+  /** With options.keys: follows a key less. */
+  unsubscribe(key: string | Uint8Array): void;
   /** Ends the stream. The cursor is saved when the promise is kept. */
   close(): Promise<void>;
   [Symbol.asyncIterator](): PointsmanStream<T>;

@@ -56,48 +56,88 @@ export function connect(url, options = {}) {
   return new Stream(url, options);
 }
 
-// Position is what was received: the cursor to reconnect with, and what lies below it.
-class Position {
-  constructor(cursor) {
-    this.cursor = cursor;
-    this.next = new Map(); // partition and key -> the lowest offset that is new
+// Place is a cursor. With several keys on the socket it is one of all of them, and behind it those of single keys, which
+// are newer: of a list joined with dots the last one that names a key counts.
+class Place {
+  constructor(all) {
+    this.all = all;
+    this.single = new Map(); // name of a key -> cursor
   }
 
-  // take applies a message: the cursor that holds after it, and whether it repeats a record.
+  move({ cursor, name }) {
+    if (!cursor) return;
+    if (name !== undefined) this.single.set(name, cursor);
+    else Object.assign(this, new Place(cursor));
+  }
+
+  get text() { return [this.all, ...this.single.values()].filter(Boolean).join(".") || undefined; }
+}
+
+// Position is what was received: where to reconnect, and what lies below it.
+class Position {
+  constructor(cursor) {
+    this.place = new Place(cursor);
+    this.next = new Map(); // partition and key -> the lowest offset that is new
+    this.placed = new Set(); // names of keys that have had a cursor
+  }
+
+  // take applies a message: the move of the cursor that it means, and whether it repeats a record.
   take(m, asked) {
+    const move = this.#judge(m, asked);
+    this.place.move(move);
+    return move;
+  }
+
+  #judge(m, asked) {
+    const { cursor } = m;
+    const name = nameOf(m);
     switch (m.type) {
       case "record": {
-        const feed = `${m.partition} ${m.key ?? ""} ${m.key_b64 ?? ""}`;
+        const feed = `${m.partition} ${name ?? ""}`;
         if (m.offset < this.next.get(feed)) return { repeat: true };
         this.next.set(feed, m.offset + 1);
-        // With several keys on the socket this is the cursor of one of them; the others would be lost.
-        if (m.key !== undefined || m.key_b64 !== undefined) return {};
-        break;
+        return { cursor, name }; // with several keys it is that of one of them
       }
+      case "subscribed": // with several keys, in place of hello
+        if (m.resumed === false && this.placed.has(name)) return {};
+        this.placed.add(name);
+        return { cursor, name };
+      case "unsubscribed":
+        this.placed.delete(name);
+        return {};
       case "hello":
         // The gap that follows moves the cursor. Should the connection break before it, the next one must be
         // told of the gap again.
         if (asked && !m.resumed) return {};
         break;
       case "gap": // after these two, offsets come a second time and are other records
-        if (m.reason === "topic") this.next.clear();
+        if (m.reason === "topic") {
+          if (name === undefined) this.next.clear();
+          for (const feed of this.next.keys()) if (feed.slice(feed.indexOf(" ") + 1) === name) this.next.delete(feed);
+        }
         if (m.reason === "truncated") {
           for (const [feed, next] of this.next) {
-            if (feed.startsWith(`${m.partition} `)) this.next.set(feed, Math.min(next, m.to));
+            if (name === undefined ? feed.startsWith(`${m.partition} `) : feed === `${m.partition} ${name}`) this.next.set(feed, Math.min(next, m.to));
           }
         }
     }
-    if (m.cursor) this.cursor = m.cursor;
-    return { cursor: m.cursor };
+    return { cursor };
   }
+}
+
+// nameOf tells keys apart; undefined where a message names none, as with a single key.
+function nameOf({ key, key_b64 }) {
+  return key !== undefined ? `t${key}` : key_b64 !== undefined ? `b${urlSafe(key_b64)}` : undefined;
 }
 
 class Stream {
   #urls;
   #options;
-  #position; // of what was received; #cursor is that of what the program has done with
-  #cursor;
-  #queue = []; // {record}, {gap} or {} (a checkpoint), each with cursor and size
+  #position; // of what was received
+  #done; // the place behind what the program is done with
+  #wanted = null; // with several keys: name -> {key, wish}; a wish is asked for by message, and null once it was granted
+  #tell = null; // sends a message on a connection that is greeted
+  #queue = []; // {record}, {gap} or {} (a checkpoint), each with the move that it means and its size
   #size = 0; // of all that is queued, in characters of JSON
   #current = null; // the record that the program has
   #turns = Promise.resolve(); // calls of next, one after the other
@@ -130,12 +170,16 @@ class Stream {
     }
     this.#urls = (Array.isArray(url) ? url : [url]).map((u) => complete(u, this.#options.key));
     if (this.#urls.length === 0) throw new TypeError("no URL of a router is given");
-    this.#cursor = this.#options.cursor || undefined;
+    if (this.#options.keys) {
+      this.#wanted = new Map();
+      for (const key of this.#options.keys) this.#wanted.set(nameOf(spelled(key)), { key, wish: null });
+    }
+    this.#done = new Place(this.#options.cursor || undefined);
     this.stats = { connections: 0, lost: 0, records: 0, repeats: 0, gaps: 0, renewals: 0, pauses: 0, saveErrors: 0 };
   }
 
   /** Where another client would continue: behind the last record that the program is done with. */
-  get cursor() { return this.#cursor; }
+  get cursor() { return this.#done.text; }
 
   /** What the stream does at the moment; options.onState hears of changes. */
   get state() { return this.#state; }
@@ -152,9 +196,23 @@ class Stream {
   /** Says that the program is done with the record it has, without asking for another. */
   commit() {
     if (this.#current === null) return;
-    const { cursor } = this.#current;
+    const { move } = this.#current;
     this.#current = null;
-    this.#moved(cursor);
+    this.#moved(move);
+  }
+
+  /** Follows a key more, with options.keys; from its cursor, or where from says. */
+  subscribe(key, { cursor, from } = {}) {
+    if (!this.#wanted) throw new TypeError("a stream of one key has no others: connect with options.keys");
+    const wish = { type: "subscribe", ...spelled(key), cursor, from: from === undefined ? undefined : String(from) };
+    this.#wanted.set(nameOf(wish), { key, wish });
+    this.#tell?.(wish);
+  }
+
+  /** Follows a key less. */
+  unsubscribe(key) {
+    const m = { type: "unsubscribe", ...spelled(key) };
+    if (this.#wanted?.delete(nameOf(m))) this.#tell?.(m);
   }
 
   /** Ends the stream: iteration ends, and storage has the cursor when the promise is kept. */
@@ -195,7 +253,7 @@ class Stream {
             throw error;
           }
         }
-        this.#moved(item.cursor);
+        this.#moved(item.move);
       } else if (this.#over) {
         const { error } = this.#over;
         this.#over = {}; // an error is thrown once
@@ -232,9 +290,9 @@ class Stream {
   // run connects again and again until the stream ends.
   async #run() {
     const { storage, maxBackoff, maxAttempts, network } = this.#options;
-    if (this.#cursor === undefined && storage) this.#cursor = (await storage.load()) || undefined;
-    this.#saved = this.#cursor;
-    this.#position = new Position(this.#cursor);
+    if (this.cursor === undefined && storage) this.#done = new Place((await storage.load()) || undefined);
+    this.#saved = this.cursor;
+    this.#position = new Position(this.cursor);
     let attempt = 0; // in a row, for the back-off
     let failed = 0; // in a row without a connection
     for (let i = 0; !this.#over; i++) {
@@ -259,8 +317,14 @@ class Stream {
 
   // attempt connects and receives until the connection ends. It tells how that went and never throws.
   async #attempt(base) {
-    const asked = this.#position.cursor;
+    const asked = this.#position.place.text;
     const url = new URL(base);
+    if (this.#wanted) {
+      url.searchParams.set("several", "true");
+      const keys = [...this.#wanted.values()].filter((w) => !w.wish).map((w) => w.key);
+      const bytes = keys.some((k) => k instanceof Uint8Array); // either all are text or none
+      for (const k of keys) url.searchParams.append(bytes ? "key_b64" : "key", bytes ? encode(k instanceof Uint8Array ? k : new TextEncoder().encode(k)) : k);
+    }
     this.#say("connecting", { url: url.host });
     const protocols = [subprotocol];
     try {
@@ -272,7 +336,7 @@ class Stream {
     const asMessage = asked?.length > longCursor;
     if (asMessage) url.searchParams.set("resume", "message");
     else if (asked) url.searchParams.set("cursor", asked);
-    else if (this.#options.from !== undefined) url.searchParams.set("from", this.#options.from);
+    if (this.#options.from !== undefined && !asMessage && (!asked || this.#wanted)) url.searchParams.set("from", this.#options.from);
     if (this.#over) return {};
     return new Promise((resolve) => this.#converse(url, protocols, asked, asMessage, resolve));
   }
@@ -291,7 +355,7 @@ class Stream {
       if (!live) return;
       live = false;
       clearTimeout(timer);
-      this.#hang = this.#online = null;
+      this.#hang = this.#online = this.#tell = null;
       socket.onopen = socket.onmessage = socket.onclose = null;
       socket.onerror = () => {}; // ws reports a close while it connects as an error
       if (how.dead && socket.terminate) socket.terminate(); // ws would wait for the other end
@@ -345,6 +409,14 @@ class Stream {
           this.#key = key(m) ?? this.#key;
           allow((m.heartbeat_ms || firstSilence / patience) * this.#patience);
           this.#say("open", { url: url.host, resumed: m.resumed, heartbeat: m.heartbeat_ms });
+          if (!live) return;
+          this.#tell = (wish) => socket.send(JSON.stringify(wish));
+          for (const w of this.#wanted?.values() ?? []) if (w.wish) this.#tell(w.wish);
+          break;
+        case "subscribed":
+        case "unsubscribed":
+        case "refused":
+          this.#answered(m);
           break;
         case "waiting":
           this.#say("waiting");
@@ -403,6 +475,18 @@ class Stream {
     });
   }
 
+  // answered takes what the router says about a key.
+  #answered(m) {
+    const wanted = this.#wanted?.get(nameOf(m));
+    if (wanted && (m.type === "subscribed" || m.reason === "already")) wanted.wish = null;
+    else if (wanted && m.type === "refused" && m.of === "subscribe" && m.reason !== "unavailable") this.#wanted.delete(nameOf(m));
+    try {
+      this.#options.onKey?.({ type: m.type, key: key(m), resumed: m.resumed, of: m.of, reason: m.reason, detail: m.detail, cursor: m.cursor });
+    } catch (error) {
+      this.#finish(error);
+    }
+  }
+
   // judge lets a token that was refused be followed by a fresh one, once: it may have been too old.
   #judge(refusal) {
     if (refusal?.status === 401 && typeof this.#options.token === "function" && !this.#doubted) {
@@ -433,17 +517,17 @@ class Stream {
   }
 
   #receive(m, asked, size) {
-    const { cursor, repeat } = this.#position.take(m, asked);
-    if (repeat) {
+    const move = this.#position.take(m, asked);
+    if (move.repeat) {
       this.stats.repeats++;
     } else if (m.type === "record") {
-      this.#push({ record: record(m, this.#key), cursor, size });
+      this.#push({ record: record(m, this.#key), move, size });
     } else if (m.type === "gap") {
-      this.#push({ gap: { type: "gap", cursor: m.cursor, reason: m.reason, partition: m.partition, from: m.from ?? null, to: m.to }, cursor, size });
-    } else if (cursor) {
+      this.#push({ gap: { type: "gap", cursor: m.cursor, key: key(m) ?? this.#key, reason: m.reason, partition: m.partition, from: m.from ?? null, to: m.to }, move, size });
+    } else if (move.cursor) {
       const last = this.#queue.at(-1);
-      if (last && !last.record && !last.gap) last.cursor = cursor;
-      else this.#push({ cursor, size: 0 });
+      if (last && !last.record && !last.gap && move.name === undefined) last.move = move;
+      else this.#push({ move, size: 0 });
     }
   }
 
@@ -478,9 +562,8 @@ class Stream {
     });
   }
 
-  #moved(cursor) {
-    if (!cursor || cursor === this.#cursor) return;
-    this.#cursor = cursor;
+  #moved(move) {
+    this.#done.move(move);
     if (!this.#options.storage || this.#over) return;
     this.#saveTimer ??= setTimeout(() => {
       this.#saveTimer = null;
@@ -491,7 +574,7 @@ class Stream {
   // flush saves the cursor, one save after the other. One that fails is made up for by the next.
   #flush() {
     const { storage } = this.#options;
-    const cursor = this.#cursor;
+    const { cursor } = this;
     if (!storage || !this.#started || cursor === undefined || cursor === this.#saved) return;
     this.#saved = cursor;
     const failed = () => {
@@ -549,9 +632,20 @@ function complete(text, name) {
   url.protocol = scheme;
   if (url.pathname === "/") url.pathname = path;
   url.hash = "";
-  if (name instanceof Uint8Array) url.searchParams.set("key_b64", encode(name));
-  else if (name !== undefined) url.searchParams.set("key", name);
+  const { key, key_b64 } = spelled(name);
+  if (key_b64 !== undefined) url.searchParams.set("key_b64", key_b64);
+  else if (key !== undefined) url.searchParams.set("key", key);
   return url;
+}
+
+// spelled is a key as messages and addresses have it.
+function spelled(name) {
+  if (!(name instanceof Uint8Array)) return { key: name };
+  try {
+    return { key: new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(name) };
+  } catch {
+    return { key_b64: encode(name) };
+  }
 }
 
 function refused(message, reason = "", after = "") {
@@ -581,6 +675,6 @@ function decode(base64) {
   return base64 === undefined ? undefined : Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
 }
 
-function encode(bytes) {
-  return btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
-}
+function encode(bytes) { return urlSafe(btoa(String.fromCharCode(...bytes))); }
+
+function urlSafe(base64) { return base64.replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", ""); }

@@ -94,7 +94,7 @@ test("every message becomes what the types say", async () => {
   assert.equal(gaps.length, 0, "the gap comes in its place");
   r = await taken(stream);
   assert.deepEqual([r.offset, r.format, r.value], [9, "json", null]);
-  assert.deepEqual(gaps, [{ type: "gap", cursor: "c5", reason: "retention", partition: 1, from: 5, to: 9 }]);
+  assert.deepEqual(gaps, [{ type: "gap", cursor: "c5", key: "alice", reason: "retention", partition: 1, from: 5, to: 9 }]);
   assert.equal(stream.cursor, "c5");
   await stream.close();
 });
@@ -436,20 +436,50 @@ test("a gap that was not heard is asked for again, and offsets that begin anew a
   await stream.close();
 });
 
-test("with several keys on a socket a record's cursor is not that of the socket", async () => {
-  const { stream, asked, socket } = await first();
-  socket.hello("all0").record(7, { key: "alice" }).record(3, { key: "bob" });
+test("with several keys each goes on where it stopped", async () => {
+  const heard = [];
+  const { stream, asked, socket } = await first({ key: undefined, keys: ["alice", "bob"], from: "earliest", onKey: (m) => heard.push(`${m.type} ${m.key}`) });
+  assert.equal(socket.url.search, "?several=true&key=alice&key=bob&from=earliest");
+  socket.open().say({ type: "hello", keys: 2, heartbeat_ms: 10_000 });
+  socket.say({ type: "subscribed", key: "alice", cursor: "a0", resumed: false }).say({ type: "subscribed", key: "bob", cursor: "b0", resumed: false });
+  socket.record(7, { key: "alice", cursor: "a8" }).record(3, { key: "bob", cursor: "b4" });
   await turn();
   assert.equal(asked.value.key, "alice");
+  assert.equal(stream.cursor, "a0.b0");
   assert.equal((await taken(stream)).key, "bob");
-  assert.equal(stream.cursor, "all0");
+  assert.equal(stream.cursor, "a8.b0");
+  assert.deepEqual(heard, ["subscribed alice", "subscribed bob"]);
+
+  stream.subscribe("carol", { from: "latest" });
+  stream.subscribe(new Uint8Array([0xff]), { cursor: "x1" });
+  stream.unsubscribe("bob");
+  assert.deepEqual(socket.sent, [
+    { type: "subscribe", key: "carol", from: "latest" }, { type: "subscribe", key_b64: "_w", cursor: "x1" }, { type: "unsubscribe", key: "bob" },
+  ]);
+  socket.say({ type: "subscribed", key_b64: "/w==", cursor: "x2", resumed: true }).say({ type: "unsubscribed", key: "bob", cursor: "b4" });
   socket.end();
   await turn();
   await pass(100);
-  assert.equal(Socket.made[1].url.searchParams.get("cursor"), "all0");
-  Socket.made[1].hello("all0").record(7, { key: "alice" }).record(8, { key: "alice" });
+  const again = Socket.made[1]; // carol was not granted yet: she is asked for once more
+  assert.deepEqual(again.url.searchParams.getAll("key_b64"), ["YWxpY2U", "_w"]);
+  assert.equal(again.url.searchParams.get("cursor"), "a8.b4.x2");
+  again.open().say({ type: "hello", keys: 2, heartbeat_ms: 10_000 });
+  assert.deepEqual(again.sent, [{ type: "subscribe", key: "carol", from: "latest" }]);
+  again.say({ type: "refused", of: "subscribe", key: "carol", reason: "too_many", detail: "enough" });
+  // A gap that was not heard is asked for again.
+  again.say({ type: "subscribed", key: "alice", cursor: "a20", resumed: false });
+  again.record(7, { key: "alice", cursor: "a8" }).say({ type: "checkpoint", cursor: "all" }).record(8, { key: "alice", cursor: "a9" });
   assert.equal((await taken(stream)).offset, 8);
+  assert.equal(stream.cursor, "all");
+  assert.equal(stream.stats.repeats, 1);
+  again.end();
+  await turn();
+  await pass(300);
+  assert.equal(Socket.made[2].url.searchParams.get("cursor"), "all.a9");
+  Socket.made[2].open().say({ type: "hello", keys: 2, heartbeat_ms: 10_000 });
+  assert.deepEqual(Socket.made[2].sent, []);
   await stream.close();
+  assert.throws(() => start().subscribe("bob"), /options.keys/);
 });
 
 test("a message that cannot be read ends the connection", async () => {

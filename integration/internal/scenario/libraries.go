@@ -379,6 +379,45 @@ func PythonExample(t *testing.T) {
 	}
 }
 
+// SeveralKeysInNode: the JavaScript client follows several keys on one connection, one of them added later, over the death
+// of a node and of routers.
+func SeveralKeysInNode(t *testing.T) {
+	scripts, tools := foreignTools(t)
+	needFile(t, filepath.Join(tools, "node", "node_modules", "ws"))
+	w := begin(t, stack.Options{Routers: 2, Nodes: 2})
+	t.Setenv("NODE_PATH", filepath.Join(tools, "node", "node_modules"))
+	names := keys("several", 6)
+	module := filepath.Join(scripts, "..", "..", "..", "pkg", "clientjs", "client.js")
+	urls := w.Routers()[0].URL + "," + w.Routers()[1].URL
+	p := run(t, "node", append([]string{filepath.Join(scripts, "follow.mjs"), module, "ws", urls, "several"}, names...)...)
+	followers := make([]Follower, 0, len(names))
+	for _, key := range names {
+		followers = append(followers, Follower{Name: "client.js of " + key, Key: key, Look: func() ([]Got, int, int) { return printed(p.output(), key) }})
+	}
+	w.produce(names, 60, 128)
+	w.caughtUp(followers, flowing)
+	w.must(w.KillNode(w.ctx, w.Nodes()[0].ID))
+	w.caughtUp(followers, flowing)
+	if _, n, _ := followers[0].Look(); n != 1 {
+		t.Errorf("a node was killed, and the client has had %d connections", n)
+	}
+	for i := range 2 {
+		w.must(w.KillRouter(w.ctx, i))
+		w.caughtUp(followers, flowing)
+		w.must(w.StartRouter(w.ctx, i))
+	}
+	w.must(w.quiet())
+	w.caughtUp(followers, 0)
+	for _, f := range followers {
+		got, connected, _ := f.Look()
+		lost, repeated, reordered := w.compare(f.Key, got)
+		t.Logf("%s: %d records, %d connections; %d lost, %d repeated, %d reordered", f.Name, len(got), connected, lost, repeated, reordered)
+		if lost != 0 || repeated != 0 || reordered != 0 || connected != 3 {
+			t.Errorf("%s did not get what the topic holds; it said:\n%.1000s", f.Name, p.output())
+		}
+	}
+}
+
 // TypesOfJavaScriptClient: the types say what TypeScript programs rely on.
 func TypesOfJavaScriptClient(t *testing.T) {
 	scripts, tools := foreignTools(t)

@@ -27,6 +27,9 @@ export async function program(abort: AbortController): Promise<string | undefine
     if (celsius > 100 || when === null) { stream.commit(); break; }
   }
   await stream.close();
+  const several = connect(["wss://a.example.com"], { keys: ["alice", new Uint8Array([255])], onKey: ({ type, key, reason }) => console.log(type, key, reason) });
+  several.subscribe("bob", { from: "earliest" });
+  several.unsubscribe("bob");
   // @ts-expect-error the key is text or bytes
   connect("wss://a.example.com", { key: 7 });
   const retry: boolean | undefined = closeCodes[1001]?.retry;

@@ -7,3 +7,5 @@ import (
 )
 
 func TestConformance(t *testing.T) { scenario.Conformance(t) }
+
+func TestSeveralKeysInNode(t *testing.T) { scenario.SeveralKeysInNode(t) }
