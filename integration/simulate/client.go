@@ -39,6 +39,7 @@ const (
 	saysGap
 	saysWaiting
 	saysGoAway
+	saysUnsubscribed
 )
 
 // message is what a router tells a client.
@@ -53,6 +54,9 @@ type message struct {
 	from      int64
 	reason    link.GapReason
 	cost      int64
+	// On a socket with several keys: whose it is, nil for all, and where all of them are.
+	to     *client
+	places []router.Place
 }
 
 func (m message) String() string {
@@ -62,11 +66,13 @@ func (m message) String() string {
 	case saysRecord:
 		return fmt.Sprintf("record %d:%d, cursor %v", m.partition, m.record.Offset, m.at.list)
 	case saysCheckpoint:
-		return fmt.Sprintf("checkpoint %v", m.at.list)
+		return fmt.Sprintf("checkpoint %v %v", m.at.list, m.places)
 	case saysGap:
 		return fmt.Sprintf("gap %s from %d to %d in %d, cursor %v", m.reason, m.from, m.next, m.partition, m.at.list)
 	case saysGoAway:
-		return fmt.Sprintf("goaway at %v", m.at.list)
+		return fmt.Sprintf("goaway at %v %v", m.at.list, m.places)
+	case saysUnsubscribed:
+		return fmt.Sprintf("unsubscribed at %v", m.at.list)
 	}
 	return "waiting"
 }
@@ -93,9 +99,12 @@ type client struct {
 	has     bool // at is a cursor
 	conn    *conn
 	heard   int64
-	away    bool // it stays disconnected for a while
-	mustGap bool // hello said that the resume was incomplete: a gap has to follow
-	waited  bool // on this connection nothing but waiting was heard yet
+	away    bool     // it stays disconnected for a while
+	mustGap bool     // hello said that the resume was incomplete: a gap has to follow
+	group   *several // it is one key of
+	follows bool     // the group follows it, or has asked for it
+	leaving bool     // the group has asked for its end
+	waited  bool     // on this connection nothing but waiting was heard yet
 	records int
 
 	base map[int32]int64 // by partition: below it nothing is owed to the client

@@ -50,6 +50,12 @@ func (w *world) choose() {
 		valueMost:  int(pow(32, 8<<10)),
 		latency:    pow(200*us, 20*ms),
 	}
+	if w.chance(0.5) {
+		w.set.several = 1 + w.rng.IntN(2)
+		w.set.keys = 2 + w.rng.IntN(mostKeys-2)
+		w.set.window = 128 << 10 // of which a key has its part
+		w.set.valueMost = min(w.set.valueMost, 1<<10)
+	}
 	// The larger a part of the window a record takes, the longer it takes to catch up.
 	w.set.valueMost = min(w.set.valueMost, int(w.set.window)/pick(w, []int{8, 32, 32, 32}))
 	w.set.produce = max(w.set.produce, 4*w.set.latency)
@@ -110,11 +116,27 @@ func (w *world) begin() {
 	for range w.set.clients {
 		w.after(w.between(0, 5*sec), w.addClient)
 	}
+	if w.set.several > 0 {
+		for range w.set.several {
+			w.after(w.between(0, 5*sec), w.addSeveral)
+		}
+		w.after(sec, w.changeKeys)
+	}
 	w.after(w.set.produce, w.produce)
 	w.after(w.between(sec, 3*sec), w.trouble)
 	w.after(w.set.chaos, w.heal)
 	if w.faults.growth {
 		w.grows()
+	}
+}
+
+// changeKeys lets keys come and go on open sockets.
+func (w *world) changeKeys() {
+	if !w.calm() {
+		w.after(w.rare(20*ms, 2*sec), w.changeKeys)
+		if len(w.several) > 0 && pick(w, w.several).change() {
+			w.stats.Faults["keys change"]++
+		}
 	}
 }
 
@@ -470,10 +492,16 @@ func etcdFaults() []fault {
 func clientFaults() []fault {
 	onClient := func(do func(w *world, c *client)) func(w *world) bool {
 		return func(w *world) bool {
-			if len(w.clients) > 0 {
-				do(w, pick(w, w.clients))
+			if len(w.clients) == 0 {
+				return false
 			}
-			return len(w.clients) > 0
+			c := pick(w, w.clients)
+			if c.group != nil {
+				c.group.trouble()
+				return true
+			}
+			do(w, c)
+			return true
 		}
 	}
 	return []fault{
@@ -495,7 +523,7 @@ func clientFaults() []fault {
 			c.wishes()
 		})},
 		{"client comes", func(w *world) bool {
-			if len(w.clients) >= 12 {
+			if len(w.clients) >= 12 || w.set.several > 0 {
 				return false
 			}
 			w.addClient()

@@ -153,6 +153,10 @@ func (s *session) grow(now time.Time, t *router.Table) {
 // judge begins a session anew whose client was not greeted yet.
 func (s *session) judge() {
 	s.core.Close()
+	if s.sock != nil {
+		s.sock.rejoin(s)
+		return
+	}
 	o := s.resolve()
 	o.Since = s.core.Heard()
 	s.core = router.NewSession(&s.r.cfg, s, o)

@@ -134,6 +134,22 @@ var mutants = []mutant{
 		old: "for _, ln := range t.lanes {\n\t\tdst = append(dst,", new: "for _, ln := range t.lanes[len(t.lanes)-1:] {\n\t\tdst = append(dst,",
 	},
 	{
+		name: "checkpoint of several keys covers one that is not live", file: "router/internal/session/feed.go",
+		old: "} else if c.placed() {\n\t\tc.join()\n\t\treturn c.topicID,", new: "} else if c.placed() || c.target != 0 {\n\t\tc.join()\n\t\treturn c.topicID,",
+	},
+	{
+		name: "cursor of one key given to another", file: "router/internal/session/several.go",
+		old: "\t\tdst = m.place(dst)\n", new: "\t\tif dst = s.keys[0].place(dst); len(dst) > 0 {\n\t\t\tdst[len(dst)-1].Key = m.asked.Key\n\t\t}\n",
+	},
+	{
+		name: "keys of a socket that do not share its window", file: "router/internal/session/several.go",
+		old: "m.feed.open(s.cfg, m, &s.book, o)", new: "m.feed.open(s.cfg, m, &ledger{window: s.book.window, wide: true}, o)",
+	},
+	{
+		name: "credit of several keys given back to one", file: "router/internal/session/several.go",
+		old: "s.keys[(s.next+i)%n].feed.regrant()", new: "s.keys[i*0].feed.regrant()",
+	},
+	{
 		name: "scan resumes after what a full link refused", file: "wsnode/internal/partition/scan.go",
 		old: "\t\t\t\ts.next = rec.Offset\n", new: "\t\t\t\ts.next = rec.Offset + 1\n",
 	},

@@ -56,6 +56,9 @@ func (w *world) heal() {
 		c.pace, c.away = 0, false
 		c.proc.thaw()
 	}
+	for _, g := range w.several {
+		g.pace, g.away = 0, false
+	}
 	w.await(w.now + restWithin)
 }
 
@@ -82,6 +85,11 @@ func (w *world) unrest() (client int, why string) {
 	for _, c := range w.clients {
 		if why := c.unrest(); why != "" {
 			return c.id, why
+		}
+	}
+	for _, g := range w.several {
+		if why := g.unrest(); why != "" {
+			return g.all[0].id, why
 		}
 	}
 	return anyone, w.unrestOfNodes()
@@ -124,10 +132,18 @@ func (w *world) unrestOfMap() string {
 // unrest of a client: not everything was delivered, or something of its session is still under way.
 func (c *client) unrest() string {
 	w := c.w
-	if c.conn == nil || c.conn.session == nil || c.waited || c.conn.session.over {
+	var s *session
+	switch {
+	case c.group == nil && c.conn != nil:
+		s = c.conn.session
+	case c.group != nil && !c.follows:
+		return ""
+	case c.group != nil && c.group.conn != nil && c.group.conn.sock != nil:
+		s = c.group.conn.sock.find(c)
+	}
+	if s == nil || c.waited || s.over {
 		return "it is not connected"
 	}
-	s := c.conn.session
 	if c.at.topicID != w.kafka.topic.id {
 		return "it is in the former topic"
 	}
@@ -142,6 +158,9 @@ func (c *client) unrest() string {
 	}
 	states := s.core.Statuses(nil)
 	share := w.set.window / 2 / int64(len(states))
+	if s.sock != nil {
+		share = s.sock.core.Status().Share
+	}
 	if !w.forgotten && len(states) != 1 {
 		return fmt.Sprintf("%d partitions are followed", len(states))
 	}

@@ -24,6 +24,7 @@ type routerProc struct {
 	lanes    []*lane // greeted, and not yet reported as down
 	keepers  []*keeper
 	sessions []*session
+	sockets  []*socket
 	nextLink router.LinkID
 	polling  bool
 	draining bool
@@ -48,6 +49,9 @@ func (w *world) startRouter(i int) {
 func (r *routerProc) tick() {
 	for _, s := range slices.Clone(r.sessions) {
 		s.visit(func(now time.Time) { s.core.Tick(now) })
+	}
+	for _, k := range slices.Clone(r.sockets) {
+		k.tick(r.w.time())
 	}
 }
 
@@ -418,9 +422,16 @@ func (r *routerProc) exit(orderly bool) {
 		}
 	}
 	for _, s := range r.sessions {
-		s.conn.routerGone(orderly)
+		if s.sock == nil {
+			s.conn.routerGone(orderly)
+		}
 	}
-	r.sessions = nil
+	for _, k := range r.sockets {
+		if orderly {
+			k.conn.down.send(0, k.conn.lost)
+		}
+	}
+	r.sessions, r.sockets = nil, nil
 }
 
 // drain tells all clients to go, one after the other, and then exits.
@@ -432,7 +443,12 @@ func (r *routerProc) drain() {
 	w.note(anyone, anywhere, "ROUTER %s drains", r.name)
 	r.draining = true
 	for i, s := range slices.Clone(r.sessions) {
-		r.proc.after(int64(i)*10*ms+w.between(0, 10*ms), s.goAway)
+		if s.sock == nil {
+			r.proc.after(int64(i)*10*ms+w.between(0, 10*ms), s.goAway)
+		}
+	}
+	for i, k := range slices.Clone(r.sockets) {
+		r.proc.after(int64(i)*10*ms+w.between(0, 10*ms), k.goAway)
 	}
 	r.proc.after(3*sec, func() { r.exit(true) })
 }

@@ -15,6 +15,7 @@ type session struct {
 	core      *router.Session
 	client    *client
 	conn      *conn
+	sock      *socket // it is one key of
 	key       string
 	partition int32
 	topicID   [16]byte
@@ -140,6 +141,10 @@ func (s *session) goAway() {
 
 // flush lets the socket take what it will.
 func (s *session) flush() {
+	if s.sock != nil {
+		s.sock.flush()
+		return
+	}
 	if s.over {
 		return
 	}
@@ -160,6 +165,14 @@ func (s *session) say(m message) {
 	m.at = position{topicID: s.topicID}
 	if m.kind != saysWaiting {
 		m.at.list = s.core.Positions(nil)
+	}
+	if s.sock != nil {
+		m.to = s.client
+		if m.kind == saysGap {
+			m.places = s.sock.core.Places(nil)
+		}
+		s.sock.say(m)
+		return
 	}
 	s.queued += m.cost
 	s.outbox = append(s.outbox, m)

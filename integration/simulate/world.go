@@ -41,7 +41,8 @@ type world struct {
 	group    group
 	machines []*machine
 	routers  []*routerProc
-	clients  []*client
+	clients  []*client // one for each key of those with several, too
+	several  []*several
 	faults   faults
 
 	forgotten bool // etcd was emptied while no node knew how the topic grew
@@ -60,6 +61,7 @@ type settings struct {
 	nodes       int
 	routers     int
 	clients     int
+	several     int   // clients with several keys
 	chaos       int64 // how long faults happen
 	window      int64 // of a session, bytes
 	heartbeat   int64

@@ -4,6 +4,8 @@
 package simulated
 
 import (
+	"time"
+
 	"github.com/pointsmanhq/pointsman/router/internal/links"
 	"github.com/pointsmanhq/pointsman/router/internal/session"
 	"github.com/pointsmanhq/pointsman/router/internal/table"
@@ -78,3 +80,17 @@ type Target[S any] = links.Target[S]
 
 // NewStreams returns an empty registry for one link.
 func NewStreams[S any]() *Streams[S] { return links.NewStreams[S]() }
+
+// Several is what the keys of a client with several share, see package session.
+type Several = session.Several
+
+// SeveralOutput is what a Several asks of its shell, see package session.
+type SeveralOutput = session.SeveralOutput
+
+// Place is where a client continues with one of several keys, see package session.
+type Place = session.Place
+
+// NewSeveral returns a client with no key yet.
+func NewSeveral(now time.Time, cfg *SessionConfig, out SeveralOutput) *Several {
+	return session.NewSeveral(now, cfg, out)
+}

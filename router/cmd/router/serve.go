@@ -42,7 +42,7 @@ type serve struct {
 	Origins     []string `placeholder:"PATTERN" group:"Clients" help:"Origins beside the router's own that browsers may come from, for instance https://*.example.com, or * for all."`
 
 	Heartbeat     time.Duration `default:"15s" group:"Clients" help:"The longest that a client hears nothing."`
-	MaxKeys       int           `default:"100" group:"Clients" help:"Keys that one socket may follow; they share its --client-window. At most 1000: a cursor names them all."`
+	MaxKeys       int           `default:"100" group:"Clients" help:"Keys that one socket may follow; eight of them have a --client-window, and each one more an eighth. At most 1000: a cursor names them all."`
 	Window        options.Size  `name:"client-window" default:"128KiB" group:"Clients" help:"Bytes that may be queued and under way for one client; beyond it the client is behind, and catches up."`
 	Ping          time.Duration `name:"client-ping" default:"20s" group:"Clients" help:"Silence after which a client is asked for a sign of life."`
 	Timeout       time.Duration `name:"client-timeout" default:"60s" group:"Clients" help:"Silence after which a client with nothing queued is given up."`

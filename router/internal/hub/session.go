@@ -170,7 +170,7 @@ func (s *Session) begin(t *turn) error {
 	h.keys.Add(1)
 	s.enter(t)
 	if s.sock != nil {
-		s.sock.join(t, s, o)
+		s.sock.join(s, o)
 	} else {
 		s.core = session.NewFeed(&h.cfg.Session, s, o)
 	}

@@ -286,29 +286,20 @@ func (k *Socket) add(t *turn, w Wish) error {
 	return nil
 }
 
-// join gives a session its core. Those that have more under way than is theirs now give it back first.
-func (k *Socket) join(t *turn, s *Session, o session.Open) {
+// join gives a session its core.
+func (k *Socket) join(s *Session, o session.Open) {
 	asked := session.Place{Key: s.keyHash}
 	if topicID, feed, ok := cursor.Of(s.wish.Cursors, s.key); ok {
 		asked.TopicID, asked.At = topicID, positions(feed)
 	}
-	var crowded bool
-	if s.core, crowded = k.core.Add(s, o, asked); !crowded {
-		return
-	}
-	for _, other := range k.keys {
-		if other.enter(t) {
-			other.core.Reclaim()
-			other.leave(t)
-		}
-	}
+	s.core = k.core.Add(s, o, asked)
 }
 
 // rejoin gives a session that was not greeted another core.
 func (k *Socket) rejoin(s *Session, o session.Open) {
 	asked := k.core.Asked(s.core)
 	k.core.Remove(s.core)
-	s.core, _ = k.core.Add(s, o, asked)
+	s.core = k.core.Add(s, o, asked)
 }
 
 // say queues a control message that build appends; cost is what it counts in the window.

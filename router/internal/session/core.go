@@ -67,7 +67,7 @@ type told struct {
 
 // New returns a session that has no stream yet; the first Route gives it one.
 func New(cfg *Config, out Output, o Open) *Core {
-	c := newCore(cfg, out, &ledger{window: cfg.Window, lanes: 1, width: 1}, &o)
+	c := newCore(cfg, out, &ledger{window: cfg.Window, lanes: 1}, &o)
 	return &c
 }
 
@@ -469,15 +469,6 @@ func (c *Core) regrantOne(s *stream, other int64) {
 		s.left += give
 		c.ledger.under += give
 		c.out.Credit(s.link, s.id, give)
-	}
-}
-
-// reclaim takes back what the stream has under way above its share, by asking for it again from the cursor: keys have
-// come that want some of it, and there is no way to have unused credit returned. Not during a handover, whose end does it.
-func (c *Core) reclaim() {
-	if p := c.primary; p.link != 0 && c.secondary.link == 0 && p.left > c.ledger.share() {
-		c.drop(&c.primary)
-		c.primary = c.attach(p.link)
 	}
 }
 

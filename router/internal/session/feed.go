@@ -152,25 +152,10 @@ func (f *Feed) regrant() {
 	f.core.regrant()
 }
 
-// Reclaim takes back credit that is under way above the key's share, if the key is one of several.
-func (f *Feed) Reclaim() {
-	switch {
-	case !f.joint:
-	case f.trail != nil:
-		for _, ln := range f.trail.lanes {
-			ln.core.reclaim()
-		}
-	default:
-		f.core.reclaim()
-	}
-}
-
 // Tick sends the heartbeat when it is due. It wants to be called at least ten times per heartbeat.
 func (f *Feed) Tick(now time.Time) {
 	if f.joint {
 		f.Poll(now)
-		f.Reclaim()
-		f.regrant()
 		return
 	}
 	if f.trail == nil {

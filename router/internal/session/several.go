@@ -45,18 +45,16 @@ type member struct {
 
 // NewSeveral returns a client without a key.
 func NewSeveral(now time.Time, cfg *Config, out SeveralOutput) *Several {
-	return &Several{cfg: cfg, out: out, book: ledger{window: cfg.Window, wide: true, width: leastWidth}, beatAt: now}
+	return &Several{cfg: cfg, out: out, book: ledger{window: cfg.Window, wide: true}, beatAt: now}
 }
 
 // Add begins a key. Its Feed has no stream yet; the first Route gives it one. asked is where the client said that it
-// continues, with no positions if it did not: until the key is live, that is where it continues. crowded says that the
-// other Feeds may have more under way than is theirs now: Reclaim takes it back, best before the first Route.
-func (s *Several) Add(out Output, o Open, asked Place) (f *Feed, crowded bool) {
-	before := s.book.width
+// continues, with no positions if it did not: until the key is live, that is where it continues.
+func (s *Several) Add(out Output, o Open, asked Place) *Feed {
 	m := &member{Output: out, s: s, feed: &Feed{joint: true}, asked: asked}
 	s.keys = append(s.keys, m)
 	m.feed.open(s.cfg, m, &s.book, o)
-	return m.feed, s.book.width > before
+	return m.feed
 }
 
 // Remove forgets a key whose Feed was closed. What it had under way is the others' now.
@@ -103,7 +101,7 @@ func (s *Several) regrant() {
 // again. A client that is so far behind that half of its window waits for it is told later. It wants to be called at
 // least ten times per heartbeat, and so do the Feeds' Ticks.
 func (s *Several) Tick(now time.Time) {
-	if !s.soon && now.Sub(s.beatAt) < s.cfg.Heartbeat*4/5 || s.book.queued > s.book.window/2 {
+	if !s.soon && now.Sub(s.beatAt) < s.cfg.Heartbeat*4/5 || s.book.queued > s.book.whole()/2 {
 		return
 	}
 	s.soon, s.beatAt = false, now
@@ -157,11 +155,12 @@ type SeveralStatus struct {
 	Queued int64 // bytes of records and checkpoints in the outbox
 	Under  int64 // credit under way
 	Share  int64 // the most that one stream may have under way
+	Window int64 // the most that may be queued and under way
 }
 
 // Status returns the state as it is.
 func (s *Several) Status() SeveralStatus {
-	return SeveralStatus{Keys: len(s.keys), Queued: s.book.queued, Under: s.book.under, Share: s.book.share()}
+	return SeveralStatus{Keys: len(s.keys), Queued: s.book.queued, Under: s.book.under, Share: s.book.share(), Window: s.book.whole()}
 }
 
 // Hello implements Output.
