@@ -519,12 +519,9 @@ func (s *Session) Record(r *link.Record) {
 		t.latency.Note(r.Timestamp)
 	}
 	if s.h.cfg.Faults.breakSocket() {
-		s.conn.Abort(closeBroken)
+		s.conn.Abort(closecode.Abnormal)
 	}
 }
-
-// closeBroken is how metrics call a socket that ended without a close frame.
-const closeBroken = 1006
 
 // rawFrame is the value alone as a whole frame.
 func (t *turn) rawFrame(r *link.Record) []byte {
