@@ -49,6 +49,7 @@ type Config struct {
 	Heartbeat          time.Duration // default 15 s: the longest that a client hears nothing
 	MaxKeys            int           // default 100: keys that one socket may follow
 	ClientWindow       int64         // bytes that one client may have queued and under way; default 128 KiB
+	CompressFrom       int           // length of a message from which on it is compressed for clients that offer it; 0: never
 	ClientPing         time.Duration // default 20 s: silence after which a client is asked for a sign of life
 	ClientTimeout      time.Duration // default 60 s: silence after which it is given up
 	ClientStallTimeout time.Duration // default 5 min: how long a client's socket may take no bytes at all

@@ -44,6 +44,8 @@ type serve struct {
 	Heartbeat     time.Duration `default:"15s" group:"Clients" help:"The longest that a client hears nothing."`
 	MaxKeys       int           `default:"100" group:"Clients" help:"Keys that one socket may follow; eight of them have a --client-window, and each one more an eighth. At most 1000: a cursor names them all."`
 	Window        options.Size  `name:"client-window" default:"128KiB" group:"Clients" help:"Bytes that may be queued and under way for one client; beyond it the client is behind, and catches up."`
+	Compression   bool          `name:"compression" group:"Clients" help:"Compress records for clients that offer it (permessage-deflate without context takeover). It costs time for each record; docs/compression.md has figures."`
+	CompressFrom  options.Size  `name:"compression-threshold" default:"512" placeholder:"SIZE" group:"Clients" help:"Messages shorter than this are not compressed."`
 	Ping          time.Duration `name:"client-ping" default:"20s" group:"Clients" help:"Silence after which a client is asked for a sign of life."`
 	Timeout       time.Duration `name:"client-timeout" default:"60s" group:"Clients" help:"Silence after which a client with nothing queued is given up."`
 	Stall         time.Duration `name:"client-stall-timeout" default:"5m" group:"Clients" help:"How long a client's socket may take no bytes at all. A client that reads slowly is never given up."`
@@ -99,6 +101,9 @@ func (s *serve) Validate() error {
 	if s.MaxKeys < 1 || s.MaxKeys > 1000 {
 		return errors.New("--max-keys must be from 1 to 1000")
 	}
+	if s.CompressFrom < 1 {
+		return errors.New("--compression-threshold must be at least 1")
+	}
 	if s.Window < 4<<10 {
 		return errors.New("--client-window must be at least 4KiB")
 	}
@@ -129,8 +134,13 @@ func (s *serve) config(log *zap.Logger) (router.Config, error) {
 	if err != nil {
 		return router.Config{}, options.Usagef("clients: %w", err)
 	}
+	packFrom := 0
+	if s.Compression {
+		packFrom = int(s.CompressFrom)
+	}
 	cfg := router.Config{
-		ID: s.ID, Topic: s.Topic,
+		CompressFrom: packFrom,
+		ID:           s.ID, Topic: s.Topic,
 		Etcd: s.Etcd, EtcdPrefix: s.EtcdPrefix, EtcdTLS: etcdTLS, EtcdUser: s.EtcdUser, EtcdPassword: etcdPassword,
 		Listen: s.Listen, TLS: clientsTLS, Auth: s.Auth, Origins: s.Origins, Admin: s.Admin,
 		Heartbeat: s.Heartbeat, MaxKeys: s.MaxKeys, ClientWindow: int64(s.Window), ClientPing: s.Ping, ClientTimeout: s.Timeout, ClientStallTimeout: s.Stall,

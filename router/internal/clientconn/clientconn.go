@@ -49,10 +49,14 @@ type Shared struct {
 	MessageRate, MessageBurst int
 	// Ended, if not nil, hears the code of each socket that has ended.
 	Ended func(code int)
+	// PackFrom is the length of a payload from which on it is compressed for clients that can take it; 0: never, and no
+	// client is told that it could be.
+	PackFrom int
 
-	buffers  bufferPool
-	attempts sync.Pool
-	writers  sync.WaitGroup
+	buffers   bufferPool
+	attempts  sync.Pool
+	writers   sync.WaitGroup
+	deflaters deflaters
 }
 
 // Wait waits for the writer goroutines of all connections; every connection must have been shut before.
@@ -74,6 +78,7 @@ type Conn struct {
 	ws     *websocket.Conn
 	owner  Owner  // set by Serve's caller before anything is queued
 	from   string // set by From
+	packs  bool   // the client takes compressed messages, and may send them
 
 	replay []byte // owned by the reader: bytes that net/http had read already
 	gate   gate   // owned by the reader
@@ -111,6 +116,9 @@ func (s *Shared) Accept(w http.ResponseWriter, r *http.Request, subprotocol stri
 		InsecureSkipVerify: true,
 		CompressionMode:    websocket.CompressionDisabled,
 	}
+	if s.PackFrom > 0 {
+		opts.CompressionMode = websocket.CompressionNoContextTakeover
+	}
 	if subprotocol != "" {
 		opts.Subprotocols = []string{subprotocol}
 	}
@@ -118,8 +126,9 @@ func (s *Shared) Accept(w http.ResponseWriter, r *http.Request, subprotocol stri
 	if err != nil {
 		return nil, err
 	}
-	ws.SetReadLimit(s.ReadLimit)
+	ws.SetReadLimit(s.ReadLimit) // counts bytes after decompression
 	c.ws = ws
+	c.packs = s.PackFrom > 0 && negotiated(w.Header().Get("Sec-WebSocket-Extensions"))
 	c.heard.Store(time.Now().UnixNano())
 	return c, nil
 }

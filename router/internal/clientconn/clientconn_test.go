@@ -97,7 +97,11 @@ func (h *harness) knock(extra []byte, readBuffer int) (net.Conn, *bufio.Reader, 
 		}
 	}
 	request := "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
-		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+	if h.shared.PackFrom > 0 {
+		request += "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n" // as Chromium does
+	}
+	request += "\r\n"
 	if _, err := raw.Write(append([]byte(request), extra...)); err != nil {
 		h.t.Fatal(err)
 	}

@@ -99,7 +99,6 @@ func (g *gate) header() *violation {
 	g.at = 0
 	switch op := Opcode(g.head[0] & 0xf); op {
 	case Text, Binary:
-		const rsv1 = 0x40
 		g.text = op == Text && g.head[0]&rsv1 == 0
 		g.check, g.runes = g.text, decoder{}
 	case 0:

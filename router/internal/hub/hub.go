@@ -30,6 +30,7 @@ type Config struct {
 	Session   session.Config
 	Limits    clientconn.Limits
 	ReadLimit int64 // of a client's message, bytes
+	PackFrom  int   // length from which on records are compressed for clients that can take it; 0: never
 	MaxKeys   int   // of one socket with several keys; default 100
 	// MessageRate, MessageBurst and Ended are clientconn.Shared's.
 	MessageRate, MessageBurst int
@@ -109,7 +110,7 @@ func New(cfg Config) *Hub {
 	h := &Hub{
 		cfg: cfg, log: cfg.Logger, start: time.Now(),
 		conns: &clientconn.Shared{
-			ReadLimit: cfg.ReadLimit, MessageRate: cfg.MessageRate, MessageBurst: cfg.MessageBurst, Ended: cfg.Ended,
+			ReadLimit: cfg.ReadLimit, PackFrom: cfg.PackFrom, MessageRate: cfg.MessageRate, MessageBurst: cfg.MessageBurst, Ended: cfg.Ended,
 		},
 		poke: make(chan struct{}, 1),
 		up:   map[session.LinkID]*table.Link{}, strays: map[*clientconn.Conn]struct{}{},

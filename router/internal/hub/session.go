@@ -511,6 +511,9 @@ func (s *Session) Record(r *link.Record) {
 	default:
 		frame = t.rawFrame(r)
 	}
+	if from := s.conn.Packs(); from > 0 && clientconn.PayloadSize(frame) >= from {
+		frame = t.pack(frame)
+	}
 	s.full = s.conn.Queue(frame, cost) >= flushAt
 	s.touch()
 	t.records++
@@ -534,7 +537,7 @@ func (t *turn) rawFrame(r *link.Record) []byte {
 	}
 	t.record = append(clientconn.Reserve(t.record[:0]), r.Value...)
 	t.frame = clientconn.Seal(t.record, 0, op)
-	t.frameIs = rawFrame
+	t.frameIs, t.packed = rawFrame, nil
 	return t.frame
 }
 

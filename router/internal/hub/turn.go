@@ -40,6 +40,9 @@ type turn struct {
 	frameOf uint64 // the key hash that frame is for
 	frameIs frameKind
 
+	packed     []byte // the same frame compressed, nil before somebody wants it
+	packBuffer []byte
+
 	records    uint64
 	bytes      uint64
 	duplicates uint64
@@ -118,6 +121,9 @@ func (t *turn) flush() {
 	if cap(t.record) > keepScratch {
 		t.record = nil
 	}
+	if t.packed = nil; cap(t.packBuffer) > keepScratch {
+		t.packBuffer = nil
+	}
 }
 
 func (t *turn) flushWhenFull() {
@@ -191,10 +197,20 @@ func (t *turn) jsonFrame(s *Session, r *link.Record) []byte {
 	c := t.cursorOf(s, r.Partition, r.Offset+1)
 	t.record = clientconn.Reserve(t.record[:0])
 	t.record = clientmsg.AppendRecord(t.record, c, r.Partition, r.Offset, r.Timestamp, r.Headers, r.Value, r.Tombstone, key)
-	t.frame = clientconn.Seal(t.record, 0, clientconn.Text)
+	t.frame, t.packed = clientconn.Seal(t.record, 0, clientconn.Text), nil
 	t.frameIs, t.frameOf = kind, s.keyHash
 	if several {
 		t.frameIs = noFrame // nobody else has the same cursor
 	}
 	return t.frame
+}
+
+// pack is the frame at hand, compressed once for all who want it so.
+func (t *turn) pack(frame []byte) []byte {
+	if t.packed == nil {
+		d := t.h.conns.Deflater()
+		t.packed, t.packBuffer = d.Pack(t.packBuffer, frame)
+		t.h.conns.Done(d)
+	}
+	return t.packed
 }
