@@ -56,6 +56,7 @@ func figures() []figure {
 		{name: "p99_moving_ms", text: "delay p99 while they move, ms", told: true},
 		{name: "p99_added_ms", text: "  more than before, ms", told: true},
 		{name: "worst_moving_ms", text: "longest delay while they move, ms", told: true},
+		{name: "worst_added_ms", text: "  more than the longest before, ms", told: true},
 		{name: "slow_caught_up_ms", text: "slow clients caught up within, ms", told: true},
 		{name: "others_share", text: "machine used by others, share", told: true},
 	}

@@ -132,9 +132,12 @@ func (m *measurement) handover(ctx context.Context) error {
 		return err
 	}
 	calm, err := m.steady(ctx, s)
-	var move window
+	var move, later window
 	if err == nil {
 		move, err = m.move(ctx, watch)
+	}
+	if err == nil {
+		later, err = m.steady(ctx, s)
 	}
 	if err != nil {
 		_, stopped := s.stop()
@@ -148,6 +151,7 @@ func (m *measurement) handover(ctx context.Context) error {
 	f["p99_moving_ms"] = ms(move.seen.Delays.Quantile(0.99))
 	f["p99_added_ms"] = f["p99_moving_ms"] - f["p99_ms"]
 	f["worst_moving_ms"] = ms(move.seen.Delays.Worst)
+	f["worst_added_ms"] = ms(move.seen.Delays.Worst - calm.seen.Delays.Worst)
 	gained := func(name string) float64 { return move.then.routers[name] - move.before.routers[name] }
 	moved := gained("pointsman_router_handovers_total")
 	f["moved"] = moved
@@ -155,8 +159,12 @@ func (m *measurement) handover(ctx context.Context) error {
 		f["pause_ms"] = gained("pointsman_router_handover_pause_seconds_sum") / n * 1000
 	}
 	if moved > 0 {
-		// What the same time costs without a handover is taken off.
-		each := calm.to.since(&calm.from) / calm.to.at.Sub(calm.from.at).Seconds()
+		// What the same time costs without a handover is taken off: with the nodes before and after it, and for a
+		// killed node with those after it, among whom nearly all of that time passes.
+		each := later.cores()
+		if m.s.Work != kill {
+			each = (each + calm.cores()) / 2
+		}
 		f["move_us"] = (move.to.since(&move.from) - each*move.to.at.Sub(move.from.at).Seconds()) / moved * 1e6
 	}
 	return nil

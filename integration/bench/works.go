@@ -128,6 +128,9 @@ type window struct {
 	made         int64
 }
 
+// cores is how many of them the subject used.
+func (w *window) cores() float64 { return w.to.since(&w.from) / w.to.at.Sub(w.from.at).Seconds() }
+
 // steady lets records flow and measures a part of it.
 func (m *measurement) steady(ctx context.Context, s *stream) (w window, err error) {
 	if !pause(ctx, seconds(warm*m.opts.Seconds)) {
