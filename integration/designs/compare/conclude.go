@@ -39,7 +39,8 @@ type Ordering struct {
 	Most   float64 `json:"greatest"` // the greatest
 }
 
-// Fit is how a figure grew with the number of servers: a + b/servers + c*servers with one of b and c, whichever is closer.
+// Fit is how a figure grew with the number of servers: the closer one of two forms, neither of which can go below zero, or
+// a constant.
 type Fit struct {
 	Design  string  `json:"design"`
 	Figure  string  `json:"figure"`
@@ -156,6 +157,12 @@ func (r *Report) fit(f Figure, design string, clients int) (Fit, bool) {
 		}
 		fit.B = (n*sxy - sx*sy) / (n*sxx - sx*sx)
 		fit.A = (sy - fit.B*sx) / n
+		switch {
+		case fit.B < 0:
+			fit.A, fit.B = sy/n, 0
+		case fit.A < 0:
+			fit.A, fit.B = 0, sxy/sxx
+		}
 		for _, p := range by {
 			d := (fit.at(p.X) - p.Y) / p.Y
 			fit.Error += d * d / n
@@ -200,7 +207,10 @@ func median(all []float64) float64 {
 // String is how the page tells it.
 func (f *Fit) String() string {
 	form := "%.3g + %.3g / servers"
-	if f.Form == grows {
+	switch {
+	case f.B == 0:
+		return fmt.Sprintf("%.3g", f.A)
+	case f.Form == grows:
 		form = "%.3g + %.3g x servers"
 	}
 	return fmt.Sprintf(form, f.A, f.B)

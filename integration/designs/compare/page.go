@@ -182,6 +182,9 @@ func reasonOf(design, fault, what string) string {
 }
 
 func (r *Report) orderingList() string {
+	if r.Quick {
+		return "A quick run orders nothing.\n"
+	}
 	var b strings.Builder
 	for _, f := range Figures() {
 		var lines []string
