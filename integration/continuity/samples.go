@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -213,6 +214,7 @@ func askGoroutines(ctx context.Context, admin string) int {
 	if err != nil {
 		return 0
 	}
+	req.Header.Set("Accept-Encoding", "identity") // packing an answer every second would be much of a small process's memory
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return 0
@@ -258,31 +260,39 @@ func slopeOf(p Process, took float64) (Slope, bool) {
 	return s, true
 }
 
-// perHour is the slope of the line that fits best, in percent of its value at the beginning, an hour. Values of 0 are
-// looks that were not answered.
+// perHour is how values grow, in percent of their median, an hour: the median of the slopes between any two minutes,
+// each of which counts with its own median (Theil and Sen's estimator). What is kept moves every minute's median; what
+// a burst of work or a starved collector adds for some seconds moves none. Values of 0 are looks that were not answered.
 func perHour(at, values []float64) float64 {
-	var n, sx, sy, sxx, sxy float64
-	begin := -1.0
+	minutes := map[int][]float64{}
 	for i, y := range values {
-		if y == 0 {
-			continue
+		if y != 0 {
+			m := int(at[i] / 60)
+			minutes[m] = append(minutes[m], y)
 		}
-		if begin < 0 {
-			begin = at[i]
-		}
-		x := at[i] - begin
-		n, sx, sy, sxx, sxy = n+1, sx+x, sy+y, sxx+x*x, sxy+x*y
 	}
-	d := n*sxx - sx*sx
-	if n < 2 || d == 0 {
+	var xs, ys, slopes []float64
+	for _, m := range slices.Sorted(maps.Keys(minutes)) {
+		xs, ys = append(xs, float64(m)), append(ys, median(minutes[m]))
+	}
+	for i := range xs {
+		for j := i + 1; j < len(xs); j++ {
+			slopes = append(slopes, (ys[j]-ys[i])/(xs[j]-xs[i])*60)
+		}
+	}
+	if len(slopes) == 0 {
 		return 0
 	}
-	slope := (n*sxy - sx*sy) / d
-	start := (sy - slope*sx) / n
-	if start == 0 {
-		return 0
+	return median(slopes) / median(ys) * 100
+}
+
+// median orders its argument.
+func median(v []float64) float64 {
+	slices.Sort(v)
+	if n := len(v); n%2 == 0 {
+		return (v[n/2-1] + v[n/2]) / 2
 	}
-	return slope * 3600 / start * 100
+	return v[len(v)/2]
 }
 
 // version is what the programs say that they are.

@@ -5,13 +5,18 @@ import (
 	"testing"
 )
 
-func TestSlopeIsPercentAnHourOfTheBeginning(t *testing.T) {
-	var at, grows, still, unanswered []float64
+func TestSlopeIsPercentAnHourAndBurstsAreNone(t *testing.T) {
+	var at, grows, still, burst, unanswered []float64
 	for s := 0.0; s < 600; s++ {
 		noise := float64(int(s)%7) - 3
 		at = append(at, 1000+s)
-		grows = append(grows, 1e6*(1+0.06*s/3600)+noise)
+		grows = append(grows, 1e6*(1+0.06*(s-300)/3600)+noise)
 		still = append(still, 1e6+noise)
+		swollen := 1e6 + noise
+		if s >= 560 && s < 585 {
+			swollen *= 1.5
+		}
+		burst = append(burst, swollen)
 		v := 200.0
 		if int(s)%10 < 3 {
 			v = 0
@@ -22,7 +27,7 @@ func TestSlopeIsPercentAnHourOfTheBeginning(t *testing.T) {
 		name   string
 		values []float64
 		want   float64
-	}{{"six percent", grows, 6}, {"still", still, 0}, {"frozen at times", unanswered, 0}, {"nothing", nil, 0}} {
+	}{{"six percent", grows, 6}, {"still", still, 0}, {"a burst near the end", burst, 0}, {"frozen at times", unanswered, 0}, {"nothing", nil, 0}} {
 		if got := perHour(at, c.values); math.Abs(got-c.want) > 0.05 {
 			t.Errorf("%s: %.3f %% an hour, want %.1f", c.name, got, c.want)
 		}
