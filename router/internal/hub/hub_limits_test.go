@@ -14,7 +14,7 @@ func TestShedGivesUpWhoCostsTheMost(t *testing.T) {
 	quick, slow := r.connect("quick"), r.connect("slow")
 	quick.next(clientmsg.TypeHello)
 	slow.next(clientmsg.TypeHello)
-	if n, _ := r.hub.Shed(0); n != 0 {
+	if n, _ := r.hub.Shed(1, false); n != 0 {
 		t.Errorf("%d clients given up for nothing", n)
 	}
 	value := strings.Repeat("x", 8<<10)
@@ -25,7 +25,7 @@ func TestShedGivesUpWhoCostsTheMost(t *testing.T) {
 		list, _ := r.hub.Clients([]byte("slow"), 1)
 		return len(list) == 1 && list[0].Queued > 1<<20
 	})
-	n, freed := r.hub.Shed(1)
+	n, freed := r.hub.Shed(1, true)
 	if n != 1 || freed < 1<<20 {
 		t.Errorf("%d clients and %d bytes, want one that has much", n, freed)
 	}

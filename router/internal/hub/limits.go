@@ -51,9 +51,9 @@ const clientCost = 16 << 10
 // idlePart is how many of the clients for whom nothing is queued may be given up at a time: one in so many.
 const idlePart = 20
 
-// Shed gives up the clients that cost the most memory, until about so many bytes are free. Their cursors hold: they
-// may come back, to another router.
-func (h *Hub) Shed(bytes int64) (clients int, freed int64) {
+// Shed gives up the clients that cost the most memory, until about so many bytes are free; also some for
+// whom nothing is queued if idleToo. Their cursors hold: they may come back, to another router.
+func (h *Hub) Shed(bytes int64, idleToo bool) (clients int, freed int64) {
 	type cost struct {
 		c     client
 		bytes int64
@@ -69,7 +69,7 @@ func (h *Hub) Shed(bytes int64) (clients int, freed int64) {
 			break
 		}
 		if c.bytes == 0 {
-			if idle--; idle < 0 {
+			if idle--; idle < 0 || !idleToo {
 				break
 			}
 		}

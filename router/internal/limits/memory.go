@@ -14,8 +14,9 @@ import (
 type MemoryConfig struct {
 	Budget int64 // bytes; 0 looks at nothing
 	Gate   *Gate
-	// Shed gives up clients, those that cost the most first, until about so many bytes are free.
-	Shed   func(bytes int64) (clients int, freed int64)
+	// Shed gives up clients, those that cost the most first, until about so many bytes are free; also those for which
+	// nothing is queued only if all has to go.
+	Shed   func(bytes int64, all bool) (clients int, freed int64)
 	Logger *zap.Logger
 }
 
@@ -31,9 +32,10 @@ const (
 // memory is below enough. What is above high is left to garbage, to what the kernel holds for sockets, and to the
 // time that passes until the next look.
 const (
-	low    = 65
-	enough = 70
-	high   = 75
+	low       = 65
+	enough    = 70
+	high      = 75
+	desperate = 90 // queues are not what it is: clients go for whom nothing is queued
 )
 
 // Pressure watches how much of the budget is used and sheds clients before the kernel ends the process.
@@ -107,7 +109,7 @@ func (m *Pressure) look(now time.Time, used int64) {
 		if now.Sub(m.shed) < settle {
 			return
 		}
-		clients, freed := m.cfg.Shed(used - part(low))
+		clients, freed := m.cfg.Shed(used-part(low), used >= part(desperate))
 		m.total += clients
 		for range clients {
 			m.cfg.Gate.cfg.Count(Shed)

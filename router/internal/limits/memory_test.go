@@ -14,7 +14,10 @@ func TestMemoryIsShortUntilEnoughIsFree(t *testing.T) {
 	met := new(counts)
 	g := NewGate(Config{Count: met.add})
 	var asked []int64
-	m := NewPressure(MemoryConfig{Budget: 1000, Gate: g, Logger: zap.New(core), Shed: func(n int64) (int, int64) {
+	m := NewPressure(MemoryConfig{Budget: 1000, Gate: g, Logger: zap.New(core), Shed: func(n int64, all bool) (int, int64) {
+		if all != (n >= 250) {
+			t.Errorf("asked for %d, of all %v", n, all)
+		}
 		asked = append(asked, n)
 		return 2, n
 	}})
@@ -28,7 +31,7 @@ func TestMemoryIsShortUntilEnoughIsFree(t *testing.T) {
 		{740, 0, false, 0},
 		{760, 0, true, 1},
 		{990, 10 * time.Millisecond, true, 1}, // what was freed may not be seen yet
-		{800, time.Hour, true, 2},
+		{900, time.Hour, true, 2},
 		{720, time.Hour, true, 2}, // neither: it stays as it is
 		{690, time.Hour, false, 2},
 		{740, time.Hour, false, 2},
@@ -39,7 +42,7 @@ func TestMemoryIsShortUntilEnoughIsFree(t *testing.T) {
 			t.Fatalf("%d used: short %v, asked for %v; want %v and %d times", tt.used, g.IsShort(), asked, tt.short, tt.sheds)
 		}
 	}
-	if asked[0] != 110 || asked[1] != 150 {
+	if asked[0] != 110 || asked[1] != 250 {
 		t.Errorf("asked for %v, want as much as is above 650", asked)
 	}
 	if met.of(Shed) != 4 || logs.FilterMessage("memory is short").Len() != 1 || logs.FilterMessage("memory is enough again").Len() != 1 {
