@@ -62,6 +62,10 @@ catchup: build ## how long 1,000 clients take that come back 1,000,000 records b
 drain-figures: build ## CLIENTS=10000 while nodes and routers are replaced: when they reconnect, how many streams a drain moves (Java 17, Maven)
 	POINTSMAN_STACK=real POINTSMAN_BIN=$(CURDIR)/bin POINTSMAN_CLIENTS=$(CLIENTS) $(GOTEST) -count=1 -v -timeout 15m -run RollingDeploy $(ARGS) ./integration
 
+.PHONY: hostile
+hostile: build ## attackers against a router: silent, deaf, flooding, lying, guessing; honest clients beside them (STACK=real: over Apache Kafka and etcd; JUDGE=no: delays are printed only)
+	POINTSMAN_HOSTILE=1 $(if $(filter no,$(JUDGE)),,POINTSMAN_FIGURES=1) POINTSMAN_STACK=$(or $(STACK),processes) POINTSMAN_BIN=$(CURDIR)/bin $(GOTEST) -count=1 -timeout 5m -run 'TestHostile$$' $(ARGS) ./integration
+
 .PHONY: test-browser
 test-browser: build ## the playground page and the console in a real headless Chromium
 	POINTSMAN_BROWSER=1 POINTSMAN_BIN=$(CURDIR)/bin $(GOTEST) -count=1 -timeout 10m $(ARGS) ./integration/browser

@@ -43,7 +43,8 @@ type Report struct {
 // attack is one attack under way.
 type attack struct {
 	Target
-	ctx context.Context
+	all context.Context // of all attacks
+	ctx context.Context // of this one
 	wg  sync.WaitGroup
 
 	mu sync.Mutex
@@ -62,15 +63,16 @@ func Run(ctx context.Context, t Target, r *Report) {
 			*m = map[string]int{}
 		}
 	}
+	all := ctx
 	ctx, cancel := context.WithTimeout(ctx, t.Lasts)
 	defer cancel()
-	a := &attack{Target: t, ctx: ctx, r: r}
+	a := &attack{Target: t, all: all, ctx: ctx, r: r}
 	n := func(full int) int { return max(1, full*t.Scale/100) }
 	a.wg.Go(func() { a.halfOpen(n(5000)) })
 	a.wg.Go(func() { a.slowHeads(n(200)) })
 	a.wg.Go(func() { a.deaf(n(1000)) })
 	for name, frames := range map[string][]byte{
-		"pings": many(frame(9, []byte("x"))), "pongs": many(frame(10, nil)), "messages": many(frame(1, []byte(`{"type":"auth","token":"x"}`))),
+		"pings": many(frame(9, []byte("x"))), "pongs": many(frame(10, nil)), "messages": many(frame(1, []byte(`{"type":"auth","token":"`+t.Token+`"}`))),
 		"fragments": append(append([]byte{1, 0x80, 0, 0, 0, 0}, many([]byte{0, 0x80, 0, 0, 0, 0})...), many([]byte{0, 0x80, 0, 0, 0, 0})...),
 		"giants":    append([]byte{0x81, 0xff, 0, 0, 0, 0, 0x40, 0, 0, 0, 1, 2, 3, 4}, make([]byte, 200<<10)...),
 	} {
@@ -78,7 +80,7 @@ func Run(ctx context.Context, t Target, r *Report) {
 			a.wg.Go(func() { a.flood(name, frames, i) })
 		}
 	}
-	for range n(8) {
+	for range n(150) {
 		a.wg.Go(a.reconnect)
 	}
 	const guessers = 20
@@ -93,8 +95,11 @@ func many(f []byte) []byte { return []byte(strings.Repeat(string(f), 64)) }
 
 // frame is a client's frame with a mask of zeros.
 func frame(op byte, payload []byte) []byte {
-	f := append([]byte{0x80 | op, 0x80 | byte(len(payload))}, 0, 0, 0, 0)
-	return append(f, payload...)
+	f := []byte{0x80 | op, 0x80 | byte(len(payload))}
+	if n := len(payload); n > 125 {
+		f = []byte{0x80 | op, 0x80 | 126, byte(n >> 8), byte(n)}
+	}
+	return append(append(f, 0, 0, 0, 0), payload...)
 }
 
 func (a *attack) count(m map[string]int, what string) {
@@ -113,7 +118,7 @@ func (a *attack) answered(m map[int]int, what int) {
 func (a *attack) dial(what string, net3, host int) (net.Conn, error) {
 	a.count(a.r.Done, what)
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, byte(net3), byte(1+host%250))}, Timeout: 5 * time.Second}
-	return d.DialContext(a.ctx, "tcp", a.Addr)
+	return d.DialContext(a.all, "tcp", a.Addr)
 }
 
 // pause waits between two steps; false when the attack is over.
@@ -134,7 +139,7 @@ func (a *attack) request(c net.Conn, query, token string) (*bufio.Reader, int, e
 	_, err := fmt.Fprintf(c, "GET /v1/ws?%s HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"+
 		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nAuthorization: Bearer %s\r\n\r\n", query, token)
 	br := bufio.NewReaderSize(c, 1024)
-	resp, failed := http.ReadResponse(br, nil)
+	resp, failed := http.ReadResponse(br, nil) //nolint:bodyclose // there is nothing behind it but the connection
 	if failed != nil {
 		return nil, 0, errors.Join(err, failed)
 	}
@@ -154,7 +159,7 @@ func (a *attack) halfOpen(n int) {
 		if err == nil {
 			conns = append(conns, c)
 		}
-		if i%20 == 19 && !a.pause(10*time.Millisecond) {
+		if i%50 == 49 && !a.pause(10*time.Millisecond) {
 			break
 		}
 	}
@@ -168,7 +173,7 @@ func (a *attack) halfOpen(n int) {
 func (a *attack) lastWord(what string, c net.Conn) {
 	defer func() { _ = c.Close() }()
 	_ = c.SetReadDeadline(time.Now().Add(2 * time.Millisecond))
-	resp, err := http.ReadResponse(bufio.NewReaderSize(c, 512), nil)
+	resp, err := http.ReadResponse(bufio.NewReaderSize(c, 512), nil) //nolint:bodyclose // there is nothing behind it but the connection
 	switch {
 	case err == nil:
 		a.answered(a.r.Statuses, resp.StatusCode)
@@ -318,7 +323,7 @@ func (a *attack) flood(what string, frames []byte, i int) {
 
 // reconnect comes and goes.
 func (a *attack) reconnect() {
-	for a.pause(20 * time.Millisecond) {
+	for a.pause(200 * time.Millisecond) {
 		c, err := a.dial("reconnects", 6, 0)
 		if err != nil {
 			continue
@@ -331,12 +336,13 @@ func (a *attack) reconnect() {
 	}
 }
 
-// guess tries damaged cursors and tokens.
+// guess tries damaged cursors and tokens, all of them even if the time is over.
 func (a *attack) guess(n, who int) {
 	r := rand.New(rand.NewPCG(uint64(who), uint64(time.Now().UnixNano())))
 	var c net.Conn
 	for i := range n {
-		if !a.pause(a.Lasts / time.Duration(2*n+1)) {
+		a.pause(a.Lasts / time.Duration(2*n+1))
+		if a.all.Err() != nil {
 			break
 		}
 		if c == nil {

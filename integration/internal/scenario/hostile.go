@@ -36,6 +36,8 @@ const (
 	// hostileFloor is what an attack may add whatever the quiet delay is: attacker, router, node, Kafka and the judge
 	// share few processors, and the scheduler's turns among them are no fault of the router.
 	hostileFloor = 100 * time.Millisecond
+	// tooBusy is a delay without attackers by which nothing can be judged.
+	tooBusy      = 50 * time.Millisecond
 	attackReport = "attack: "
 )
 
@@ -85,7 +87,7 @@ func Hostile(t *testing.T) {
 	victim.Lagging() // nothing more is written for it
 	a := startAttacker(w, hostile.Target{
 		Addr: strings.TrimPrefix(w.Routers()[0].URL, "ws://"), Key: "flood", Token: i.token("flood", time.Hour), Cursor: victim.Cursor(),
-		Lasts: hostileTime, Scale: 100, Guesses: (10_000 + hostileRounds - 1) / hostileRounds,
+		Lasts: hostileTime, Scale: 100, Guesses: 10_200 / hostileRounds,
 	})
 	var quiet, under []time.Duration
 	window := func(name string, during func()) time.Duration {
@@ -109,7 +111,11 @@ func Hostile(t *testing.T) {
 	// Medians of interleaved windows: a moment in which the machine had something else to do is in few of them.
 	q, u := middle(quiet), middle(under)
 	t.Logf("p99 of honest clients: %s without attackers, %s under attack", show(q), show(u))
-	if most := max(2*q, q+hostileFloor); u > most && os.Getenv("POINTSMAN_FIGURES") != "" {
+	switch most := max(2*q, q+hostileFloor); {
+	case os.Getenv("POINTSMAN_FIGURES") == "":
+	case q > tooBusy:
+		t.Logf("not judged: without attackers it is above %s, so this machine has other things to do", tooBusy)
+	case u > most:
 		t.Errorf("under attack the p99 is %s, want %s at most", show(u), show(most))
 	}
 	for _, r := range w.Routers() {
@@ -222,6 +228,11 @@ func judgeAttack(w *world, r hostile.Report) {
 	for _, code := range []int{1009, 4012} {
 		if r.Codes[code] == 0 {
 			w.t.Errorf("nobody was closed with %d", code)
+		}
+	}
+	for what, least := range map[string]int{"guesses": 10_000, "half-open connections": 5000, "clients that do not read": 1000} {
+		if r.Done[what] < least {
+			w.t.Errorf("%d %s, want %d at least", r.Done[what], what, least)
 		}
 	}
 	for what, n := range r.Cut {
