@@ -14,7 +14,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -172,21 +171,6 @@ func (c *Conn) attach(conn net.Conn) {
 	if canAttempt && !secure {
 		c.raw = raw
 	}
-}
-
-// From says where the client is if a proxy is between; before the connection is served.
-func (c *Conn) From(a netip.Addr) {
-	if at, ok := c.tcp.RemoteAddr().(*net.TCPAddr); ok && a.IsValid() && at.AddrPort().Addr().Unmap().WithZone("") != a {
-		c.from = a.String()
-	}
-}
-
-// Remote is the client's address: as a proxy says, or as the socket knows it.
-func (c *Conn) Remote() string {
-	if c.from != "" {
-		return c.from
-	}
-	return c.tcp.RemoteAddr().String()
 }
 
 // SetOwner names who hears of the writer goroutine's progress; before the first Queue.
