@@ -28,6 +28,7 @@ import (
 	"iter"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -53,6 +54,8 @@ type Config struct {
 	URLs []string
 	// Key is the client key, for routers without authentication. nil names none.
 	Key []byte
+	// Keys are several client keys on one connection, in place of Key. Empty and not nil follows all that the token names.
+	Keys [][]byte
 	// Cursor continues where an earlier client stopped; it comes from an event or from Client.Cursor.
 	Cursor string
 	// From is where to begin without a Cursor: "latest" (the default), "earliest", an RFC 3339 time, an offset.
@@ -308,7 +311,25 @@ func parseURLs(cfg Config) ([]*url.URL, error) {
 			}
 			u.RawQuery = q.Encode()
 		}
+		if cfg.Keys != nil {
+			addKeys(u, cfg.Keys)
+		}
 		urls = append(urls, u)
 	}
 	return urls, nil
+}
+
+// addKeys names several keys: either all as text, or all as bytes.
+func addKeys(u *url.URL, keys [][]byte) {
+	q := u.Query()
+	q.Set("several", "true")
+	text := !slices.ContainsFunc(keys, func(k []byte) bool { return !utf8.Valid(k) })
+	for _, key := range keys {
+		if text {
+			q.Add("key", string(key))
+		} else {
+			q.Add("key_b64", base64.RawURLEncoding.EncodeToString(key))
+		}
+	}
+	u.RawQuery = q.Encode()
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/pointsmanhq/pointsman/proto/link"
 )
 
-// Event is one of *Hello, *Record, *Checkpoint, *Gap, *Waiting, *GoAway, *Expiring and
+// Event is one of *Hello, *Subscribed, *Record, *Checkpoint, *Gap, *Waiting, *GoAway, *Expiring and
 // *Disconnected.
 type Event interface{ event() }
 
@@ -18,7 +18,7 @@ type Header = link.Header
 
 // Record is a record of the topic. Its slices belong to the program.
 type Record struct {
-	Cursor    string // continues after this record
+	Cursor    string // continues after this record; with several keys, this one alone (Client.Cursor continues all)
 	Key       []byte // nil when the socket has one key only
 	Partition int32
 	Offset    int64
@@ -37,12 +37,20 @@ type Hello struct {
 	Heartbeat time.Duration
 }
 
+// Subscribed says, on a socket with several keys, that a key is served from now on.
+type Subscribed struct {
+	Cursor  string // continues this key alone
+	Key     []byte
+	Resumed bool // as in Hello
+}
+
 // Checkpoint moves the cursor without a record.
 type Checkpoint struct{ Cursor string }
 
 // Gap says that the records [From, To) of Partition can no longer be delivered. From is -1 when not known.
 type Gap struct {
 	Cursor    string
+	Key       []byte // nil when the socket has one key only
 	Reason    string // "retention", "replay_limit", "topic", "truncated", "too_large", "moved"; more may come
 	Partition int32
 	From, To  int64
@@ -72,6 +80,7 @@ type Disconnected struct {
 
 func (*Record) event()       {}
 func (*Hello) event()        {}
+func (*Subscribed) event()   {}
 func (*Checkpoint) event()   {}
 func (*Gap) event()          {}
 func (*Waiting) event()      {}

@@ -166,35 +166,59 @@ func TestGapThatWasNotHeardIsAskedForAgain(t *testing.T) {
 	})
 }
 
-func TestOneOfSeveralKeysDoesNotMoveTheCursorOfAll(t *testing.T) {
+func TestOfSeveralKeysEachGoesOnWhereItStopped(t *testing.T) {
 	bubble(t, func(t *testing.T, rt *router) {
-		c, s := rt.connect(client.Config{})
-		defer mustClose(t, c)
-		send := func(key string, offset int64) {
-			s.send(clientmsg.AppendRecord(nil, "only "+key, 1, offset, 0, nil, []byte("1"), false, []byte(key)))
+		got := rt.start(client.Config{URLs: []string{"ws://one"}, Keys: [][]byte{[]byte("alice"), []byte("bob")}, From: "earliest"})
+		req := rt.next()
+		if uri := req.r.URL.RequestURI(); uri != "/v1/ws?from=earliest&key=alice&key=bob&several=true" {
+			t.Errorf("asked for %q", uri)
 		}
-		s.hello("all-0", true)
-		send("alice", 7)
-		send("bob", 3) // below alice's offset, in the same partition
+		s, c := req.accept(), <-got
+		defer mustClose(t, c)
+		subscribed := func(key, cursor string, resumed bool) {
+			s.send(clientmsg.AppendSubscribed(nil, cursor, []byte(key), resumed))
+			want[*client.Subscribed](t, c)
+		}
+		record := func(key, cursor string, offset int64) {
+			s.send(clientmsg.AppendRecord(nil, cursor, 1, offset, 0, nil, []byte("1"), false, []byte(key)))
+		}
+		expect := func(cursor string) {
+			t.Helper()
+			if got := c.Cursor(); got != cursor {
+				t.Errorf("cursor = %q, want %q", got, cursor)
+			}
+		}
+		s.send(clientmsg.AppendHelloSeveral(nil, 2, 10*time.Second))
 		want[*client.Hello](t, c)
+		subscribed("alice", "a0", false)
+		subscribed("bob", "b0", false)
+		expect("a0.b0")
+		record("alice", "a8", 7)
+		record("bob", "b4", 3) // below alice's offset, in the same partition
 		want[*client.Record](t, c)
-		if r := want[*client.Record](t, c); string(r.Key) != "bob" || r.Cursor != "only bob" {
+		if r := want[*client.Record](t, c); string(r.Key) != "bob" || r.Cursor != "b4" {
 			t.Errorf("got %+v", r)
 		}
-		if got := c.Cursor(); got != "all-0" {
-			t.Errorf("cursor = %q, want all-0", got)
-		}
+		expect("a8.b4")
 		_ = s.conn.CloseNow()
 		want[*client.Disconnected](t, c)
-		req := rt.next()
-		if got := req.query("cursor"); got != "all-0" {
-			t.Errorf("reconnected with %q, want all-0", got)
+		req = rt.next()
+		if got := req.query("cursor"); got != "a8.b4" {
+			t.Errorf("reconnected with %q, want a8.b4", got)
 		}
 		s = req.accept()
-		send("alice", 7)
-		send("alice", 8)
+		s.send(clientmsg.AppendHelloSeveral(nil, 2, 10*time.Second))
+		want[*client.Hello](t, c)
+		subscribed("alice", "behind a gap", false)
+		expect("a8.b4")
+		record("alice", "a8", 7)
+		s.send(clientmsg.AppendCheckpointSeveral(nil, "all", 0))
+		record("alice", "a9", 8)
+		want[*client.Checkpoint](t, c)
+		expect("all")
 		if r := want[*client.Record](t, c); r.Offset != 8 {
 			t.Errorf("offset %d, want 8", r.Offset)
 		}
+		expect("all.a9")
 	})
 }

@@ -129,7 +129,7 @@ func (c *Client) wasOpened() bool {
 
 // attempt connects and serves until the connection ends.
 func (c *Client) attempt(u *url.URL) ending {
-	cursor := c.position.cursor
+	cursor := c.position.text()
 	conn, wire, err := c.dial(u, cursor)
 	if err != nil {
 		var refused *RefusedError
@@ -212,7 +212,8 @@ func (c *Client) target(u *url.URL, cursor string) (target string, asMessage boo
 		asMessage = true
 	case cursor != "":
 		q.Set("cursor", cursor)
-	case c.cfg.From != "":
+	}
+	if c.cfg.From != "" && !asMessage && (cursor == "" || c.cfg.Keys != nil) { // of several keys some may have no place
 		q.Set("from", c.cfg.From)
 	}
 	at.RawQuery = q.Encode()
@@ -350,10 +351,12 @@ func (c *Client) deliver(u *url.URL, m *clientmsg.Message, asked string) bool {
 			}
 		}
 		it.event = record(m)
+	case clientmsg.TypeSubscribed:
+		it.event = &Subscribed{Cursor: m.Cursor, Key: m.Key, Resumed: m.Resumed}
 	case clientmsg.TypeCheckpoint:
 		it.event = &Checkpoint{Cursor: m.Cursor}
 	case clientmsg.TypeGap:
-		it.event = &Gap{Cursor: m.Cursor, Reason: m.Reason, Partition: m.Partition, From: m.From, To: m.To}
+		it.event = &Gap{Cursor: m.Cursor, Key: m.Key, Reason: m.Reason, Partition: m.Partition, From: m.From, To: m.To}
 	case clientmsg.TypeWaiting:
 		it.event = &Waiting{}
 	case clientmsg.TypeGoAway:

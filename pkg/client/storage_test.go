@@ -69,6 +69,7 @@ func TestStoredCursorIsTheStartAndMovesBehindWhatTheProgramIsDoneWith(t *testing
 		want[*client.Hello](t, c)
 		want[*client.Record](t, c)
 		want[*client.Record](t, c)
+		wait(t, time.Second/2) // saves are due at full seconds, and looked for between them
 		store.expect(t)
 		wait(t, time.Second)
 		store.expect(t, "c1") // c2 is still with the program
