@@ -161,18 +161,30 @@ func (h *Hub) Drain(ctx context.Context, timeout time.Duration) {
 	h.refuse()
 	all := h.clients()
 	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-	// Few clients need no long goodbye, and the last ones need time to answer.
-	const slowest = 10 * time.Millisecond
-	start := time.Now()
-	last, end := start.Add(timeout*3/4), start.Add(timeout)
-	for i, s := range all {
-		// From what is left, so that a pause of this process is spread over those who are left, and is no burst.
-		step := max(0, min(slowest, time.Until(last)/time.Duration(len(all)-i)))
-		if !pause(ctx, step/2+rand.N(step+1)) {
+	const (
+		tick    = 20 * time.Millisecond  // a timer for every client would be the slowest part of it
+		slowest = 10 * time.Millisecond  // for one client: few need no long goodbye
+		longest = 100 * time.Millisecond // what a pause of this process counts for at most, so that no burst follows it
+	)
+	before, end := time.Now(), time.Now().Add(timeout)
+	last := before.Add(timeout * 9 / 10) // those who go last need time to answer
+	due := 1.0
+	for i := 0; i < len(all); {
+		for ; due >= 1 && i < len(all); due-- {
+			// They come one by one, so they may come back soon; the jitter is for those whose pace was too fast.
+			all[i].goAway(rand.N(time.Second))
+			i++
+		}
+		if i == len(all) || !pause(ctx, tick/2+rand.N(tick)) {
 			break
 		}
-		// They come one by one, so they may come back soon; the jitter is for those whose pace was too fast.
-		s.goAway(rand.N(time.Second))
+		now := time.Now()
+		passed := min(now.Sub(before), longest)
+		before = now
+		// Always three quarters of what is left of the time for all who are left: whoever falls behind is not hurried
+		// at one moment, but by and by.
+		left := max(last.Sub(now)*3/4, passed)
+		due += max(float64(len(all)-i)*float64(passed)/float64(left), float64(passed)/float64(slowest))
 	}
 	for h.open.Load() > 0 && time.Now().Before(end) {
 		if !pause(ctx, pollEvery) {
