@@ -50,6 +50,10 @@ test-kafka: build ## the same scenarios over real processes: Apache Kafka, etcd,
 	POINTSMAN_STACK=secured POINTSMAN_BIN=$(CURDIR)/bin $(GOTEST) -count=1 -timeout 10m $(ARGS) \
 	  -run '^Test(Secured|NodeKilledMidStreamLosesNothing|KafkaRestart|EtcdOutage)$$' ./integration
 
+.PHONY: several-keys
+several-keys: build ## a thousand sockets with fifty keys each over real processes, while nodes and a router are killed
+	POINTSMAN_STACK=real POINTSMAN_BIN=$(CURDIR)/bin POINTSMAN_SEVERAL_SOCKETS=1000 $(GOTEST) -v -count=1 -timeout 15m -run '^TestSeveralKeys$$' ./integration
+
 .PHONY: autobahn
 autobahn: ## our port of the Autobahn TestSuite, sections 1-7, 9 and 10, over the router's socket code and its client endpoint, with a report
 	$(GO) test -v -count=1 -run Autobahn $(ARGS) ./router/internal/clientconn ./router/internal/edge

@@ -63,6 +63,8 @@ func TestTypesOfJavaScriptClient(t *testing.T) { scenario.TypesOfJavaScriptClien
 
 func TestRandomFaults(t *testing.T) { scenario.RandomFaults(t) }
 
+func TestSeveralKeys(t *testing.T) { scenario.SeveralKeys(t) }
+
 func TestRollingDeploy(t *testing.T) { scenario.RollingDeploy(t) }
 
 func TestBadRequests(t *testing.T) { scenario.BadRequests(t) }
