@@ -58,6 +58,14 @@ several-keys: build ## a thousand sockets with fifty keys each over real process
 autobahn: ## our port of the Autobahn TestSuite, sections 1-7, 9 and 10, over the router's socket code and its client endpoint, with a report
 	$(GO) test -v -count=1 -run Autobahn $(ARGS) ./router/internal/clientconn ./router/internal/edge
 
+.PHONY: fuzz
+fuzz: ## every fuzz target for SECONDS=10, two at a time
+	@GO='$(GO)' tools/fuzz.sh $(or $(SECONDS),10)
+
+.PHONY: vulncheck
+vulncheck: $(TOOLS)/govulncheck ## govulncheck over all modules; it needs a way to vuln.go.dev, and says so without one
+	@tools/vulncheck.sh $(TOOLS)/govulncheck
+
 .PHONY: catchup
 catchup: build ## how long 1,000 clients take that come back 1,000,000 records behind; the times decide (Java 17, Maven; a quiet machine)
 	POINTSMAN_STACK=real POINTSMAN_BIN=$(CURDIR)/bin POINTSMAN_FIGURES=1 $(GOTEST) -count=1 -v -timeout 15m -run CatchUp $(ARGS) ./integration

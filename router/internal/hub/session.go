@@ -4,7 +4,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-	"unicode/utf8"
 
 	"github.com/pointsmanhq/pointsman/proto/clientmsg"
 	"github.com/pointsmanhq/pointsman/proto/closecode"
@@ -524,21 +523,6 @@ func (s *Session) Record(r *link.Record) {
 	if s.h.cfg.Faults.breakSocket() {
 		s.conn.Abort(closecode.Abnormal)
 	}
-}
-
-// rawFrame is the value alone as a whole frame.
-func (t *turn) rawFrame(r *link.Record) []byte {
-	if t.frameIs == rawFrame {
-		return t.frame
-	}
-	op := clientconn.Binary
-	if utf8.Valid(r.Value) {
-		op = clientconn.Text
-	}
-	t.record = append(clientconn.Reserve(t.record[:0]), r.Value...)
-	t.frame = clientconn.Seal(t.record, 0, op)
-	t.frameIs, t.packed = rawFrame, nil
-	return t.frame
 }
 
 // Checkpoint implements session.Output.

@@ -2,6 +2,7 @@ package hub
 
 import (
 	"time"
+	"unicode/utf8"
 
 	"github.com/pointsmanhq/pointsman/proto/clientmsg"
 	"github.com/pointsmanhq/pointsman/proto/cursor"
@@ -202,6 +203,21 @@ func (t *turn) jsonFrame(s *Session, r *link.Record) []byte {
 	if several {
 		t.frameIs = noFrame // nobody else has the same cursor
 	}
+	return t.frame
+}
+
+// rawFrame is the value alone as a whole frame.
+func (t *turn) rawFrame(r *link.Record) []byte {
+	if t.frameIs == rawFrame {
+		return t.frame
+	}
+	op := clientconn.Binary
+	if utf8.Valid(r.Value) {
+		op = clientconn.Text
+	}
+	t.record = append(clientconn.Reserve(t.record[:0]), r.Value...)
+	t.frame = clientconn.Seal(t.record, 0, op)
+	t.frameIs, t.packed = rawFrame, nil
 	return t.frame
 }
 
