@@ -346,6 +346,12 @@ func (c *cluster) Close() error {
 	errs := make([]error, len(members))
 	var wg sync.WaitGroup
 	for i, m := range members {
+		select {
+		case <-m.unit.done():
+			errs[i] = fmt.Errorf("%s ended unasked; its log ends with:\n%s", m.Name, procs.Tail(m.log, 10))
+			continue
+		default:
+		}
 		wg.Go(func() { errs[i] = m.unit.kill() })
 	}
 	wg.Wait()

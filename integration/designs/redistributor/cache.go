@@ -137,6 +137,7 @@ func (c *cachePresence) flush(ctx context.Context) {
 // refresh renews all entries. One that is not there any more was lost, and with it whatever was looked up since.
 func (c *cachePresence) refresh(ctx context.Context, h Holder) {
 	all := h.Held()
+	c.flush(ctx) // a join that is still on its way is not a loss
 	var missing []string
 	for len(all) > 0 && ctx.Err() == nil {
 		some := all[:min(len(all), pipelined)]

@@ -43,7 +43,8 @@ func Sarama(clientID string) *sarama.Config {
 	sc.ClientID = clientID
 	sc.ChannelBufferSize = 1024
 	sc.Metadata.AllowAutoTopicCreation = false
-	sc.Metadata.Retry.Backoff = 100 * time.Millisecond
+	// A broker that is busy or restarts is waited for: a process that ends because of it makes things worse.
+	sc.Metadata.Retry.Max, sc.Metadata.Retry.Backoff = 100, 100*time.Millisecond
 	sc.Consumer.MaxWaitTime = 50 * time.Millisecond
 	sc.Consumer.MaxProcessingTime = time.Second
 	sc.Consumer.Retry.Backoff = 100 * time.Millisecond
