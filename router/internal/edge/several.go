@@ -21,7 +21,7 @@ func (e *Edge) runSeveral(c *client, q request, place *limits.Place) {
 		return
 	}
 	e.expires(k, q.expires)
-	*c, q = client{}, request{}
+	*c = client{}
 	k.Serve(func(k *hub.Socket, text []byte) { e.messageSeveral(k, place, text) })
 }
 
