@@ -172,7 +172,7 @@ func (g *guarded) certificatesReplaced() {
 	g.t.Helper()
 	names := keys("client", 20)
 	g.connect(names, load.Options{})
-	g.produce(names, 200, 64)
+	g.produce(append(names, "alice"), 200, 64) // all who are connected: settled waits for each
 	g.must(g.settled(30 * time.Second))
 
 	shows := func(p pki.Pair) (string, error) {
