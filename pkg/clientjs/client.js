@@ -57,20 +57,28 @@ export function connect(url, options = {}) {
 }
 
 // Place is a cursor. With several keys on the socket it is one of all of them, and behind it those of single keys, which
-// are newer: of a list joined with dots the last one that names a key counts.
+// are newer: of a list joined with dots the last one that names a key counts. So those before it are for the keys that
+// it does not name; which these are its opaque text does not tell.
 class Place {
   constructor(all) {
     this.all = all;
+    this.floor = new Map(); // name of a key -> cursor
     this.single = new Map(); // name of a key -> cursor
   }
 
-  move({ cursor, name }) {
+  move({ cursor, name, floor }) {
     if (!cursor) return;
-    if (name !== undefined) this.single.set(name, cursor);
-    else Object.assign(this, new Place(cursor));
+    if (name === undefined) Object.assign(this, new Place(cursor));
+    else if (!floor) this.single.set(name, cursor);
+    else if (!this.single.has(name)) (this.all ? this.floor : this.single).set(name, cursor);
   }
 
-  get text() { return [this.all, ...this.single.values()].filter(Boolean).join(".") || undefined; }
+  forget(name) {
+    this.floor.delete(name);
+    this.single.delete(name);
+  }
+
+  get text() { return [...this.floor.values(), this.all, ...this.single.values()].filter(Boolean).join(".") || undefined; }
 }
 
 // Position is what was received: where to reconnect, and what lies below it.
@@ -78,17 +86,23 @@ class Position {
   constructor(cursor) {
     this.place = new Place(cursor);
     this.next = new Map(); // partition and key -> the lowest offset that is new
-    this.placed = new Set(); // names of keys that have had a cursor
   }
 
-  // take applies a message: the move of the cursor that it means, and whether it repeats a record.
-  take(m, asked) {
-    const move = this.#judge(m, asked);
+  // take applies a message: the move of the cursor that it means, and whether it repeats a record. wish is what a
+  // subscribed answers, if it was asked for by message.
+  take(m, asked, wish) {
+    const move = this.#judge(m, asked, wish);
     this.place.move(move);
     return move;
   }
 
-  #judge(m, asked) {
+  // forget lets a key begin again wherever the program wants it to.
+  #forget(name) {
+    this.place.forget(name);
+    for (const feed of this.next.keys()) if (feed.slice(feed.indexOf(" ") + 1) === name) this.next.delete(feed);
+  }
+
+  #judge(m, asked, wish) {
     const { cursor } = m;
     const name = nameOf(m);
     switch (m.type) {
@@ -99,11 +113,14 @@ class Position {
         return { cursor, name }; // with several keys it is that of one of them
       }
       case "subscribed": // with several keys, in place of hello
-        if (m.resumed === false && this.placed.has(name)) return {};
-        this.placed.add(name);
-        return { cursor, name };
+        if (wish) {
+          this.#forget(name);
+          return { cursor: m.resumed === false && wish.cursor || cursor, name };
+        }
+        // As with hello the gap that follows moves the cursor. A key that had none yet has no gap to come.
+        return { cursor, name, floor: m.resumed === false };
       case "unsubscribed":
-        this.placed.delete(name);
+        this.#forget(name);
         return {};
       case "hello":
         // The gap that follows moves the cursor. Should the connection break before it, the next one must be
@@ -397,7 +414,7 @@ class Stream {
     };
     socket.onmessage = ({ data }) => {
       heard = Date.now();
-      let m;
+      let m, wish;
       try {
         m = this.#options.parse(data);
         if (typeof m?.type !== "string") throw new TypeError("it has no type");
@@ -416,7 +433,7 @@ class Stream {
         case "subscribed":
         case "unsubscribed":
         case "refused":
-          this.#answered(m);
+          wish = this.#answered(m);
           break;
         case "waiting":
           this.#say("waiting");
@@ -436,7 +453,7 @@ class Stream {
           }
           if (this.#state === "waiting") this.#say("open", { url: url.host });
       }
-      this.#receive(m, asked, data.length);
+      this.#receive(m, asked, data.length, wish);
       if (!live || this.#room || (this.#queue.length < this.#options.maxQueue && this.#size < this.#options.maxQueueSize)) return;
       this.stats.pauses++;
       this.#say("paused");
@@ -475,9 +492,10 @@ class Stream {
     });
   }
 
-  // answered takes what the router says about a key.
+  // answered takes what the router says about a key, and gives the wish that it answers.
   #answered(m) {
     const wanted = this.#wanted?.get(nameOf(m));
+    const wish = wanted?.wish;
     if (wanted && (m.type === "subscribed" || m.reason === "already")) wanted.wish = null;
     else if (wanted && m.type === "refused" && m.of === "subscribe" && m.reason !== "unavailable") this.#wanted.delete(nameOf(m));
     try {
@@ -485,6 +503,7 @@ class Stream {
     } catch (error) {
       this.#finish(error);
     }
+    return wish;
   }
 
   // judge lets a token that was refused be followed by a fresh one, once: it may have been too old.
@@ -516,8 +535,8 @@ class Stream {
     }
   }
 
-  #receive(m, asked, size) {
-    const move = this.#position.take(m, asked);
+  #receive(m, asked, size, wish) {
+    const move = this.#position.take(m, asked, wish);
     if (move.repeat) {
       this.stats.repeats++;
     } else if (m.type === "record") {
