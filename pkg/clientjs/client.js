@@ -154,6 +154,7 @@ class Stream {
   #done; // the place behind what the program is done with
   #wanted = null; // with several keys: name -> {key, wish}; a wish is asked for by message, and null once it was granted
   #tell = null; // sends a message on a connection that is greeted
+  #retry = null; // ends the wait before a token is asked for again
   #queue = []; // {record}, {gap} or {} (a checkpoint), each with the move that it means and its size
   #size = 0; // of all that is queued, in characters of JSON
   #current = null; // the record that the program has
@@ -170,6 +171,8 @@ class Stream {
   #hang = null; // ends the connection
   #online = null; // the network is back: is the connection?
   #saving = Promise.resolve();
+  #slow = 0; // saves that are under way
+  #late = false; // there is more to save behind them
   #saved;
   #saveTimer = null;
   #tidy = [];
@@ -235,7 +238,7 @@ class Stream {
   /** Ends the stream: iteration ends, and storage has the cursor when the promise is kept. */
   async close() {
     this.#finish();
-    await this.#saving;
+    await this.#settled();
   }
 
   /** What for await calls when it is left; the record it had is not done with unless commit says so. */
@@ -275,7 +278,7 @@ class Stream {
         const { error } = this.#over;
         this.#over = {}; // an error is thrown once
         this.#flush();
-        await this.#saving;
+        await this.#settled();
         if (error !== undefined) throw error;
         return { value: undefined, done: true };
       } else {
@@ -300,7 +303,7 @@ class Stream {
       if (offline !== null) this.#online?.(offline);
       offline = null;
     });
-    listen(network, "pagehide", () => this.#flush());
+    listen(network, "pagehide", () => this.#flush(true));
     this.#run().catch((error) => this.#finish(error));
   }
 
@@ -372,7 +375,8 @@ class Stream {
       if (!live) return;
       live = false;
       clearTimeout(timer);
-      this.#hang = this.#online = this.#tell = null;
+      this.#retry?.();
+      this.#hang = this.#online = this.#tell = this.#room = null; // room: what it would resume is gone
       socket.onopen = socket.onmessage = socket.onclose = null;
       socket.onerror = () => {}; // ws reports a close while it connects as an error
       if (how.dead && socket.terminate) socket.terminate(); // ws would wait for the other end
@@ -443,7 +447,7 @@ class Stream {
           this.#say("goaway", { wait: goaway });
           break;
         case "expiring":
-          if (typeof this.#options.token === "function") this.#renew(socket, () => live);
+          if (typeof this.#options.token === "function" && !this.#retry) this.#renew(socket, () => live);
           break;
         case "record":
         case "checkpoint":
@@ -530,7 +534,16 @@ class Stream {
         this.stats.renewals++;
         return;
       } catch {
-        await new Promise((resolve) => { setTimeout(resolve, this.#backoff(attempt)); });
+        if (!live()) return;
+        await new Promise((resolve) => {
+          const done = () => {
+            clearTimeout(timer);
+            this.#retry = null;
+            resolve();
+          };
+          const timer = setTimeout(done, this.#backoff(attempt));
+          this.#retry = done;
+        });
       }
     }
   }
@@ -590,23 +603,40 @@ class Stream {
     }, this.#options.saveEvery);
   }
 
-  // flush saves the cursor, one save after the other. One that fails is made up for by the next.
-  #flush() {
+  // flush saves the cursor, one save after the other: a slow one must not undo those behind it. One that fails is made
+  // up for by the next. A page that is being left has no later: it saves at once, and again should it live on.
+  #flush(leaving = false) {
     const { storage } = this.#options;
     const { cursor } = this;
     if (!storage || !this.#started || cursor === undefined || cursor === this.#saved) return;
-    this.#saved = cursor;
+    if (this.#slow > 0) {
+      this.#late = true;
+      if (!leaving) return;
+    } else {
+      this.#saved = cursor;
+    }
     const failed = () => {
       this.stats.saveErrors++;
       this.#saved = undefined;
     };
     let done;
     try {
-      done = storage.save(cursor); // now: a page that is being left has no later
+      done = storage.save(cursor);
     } catch {
       return failed();
     }
-    if (typeof done?.then === "function") this.#saving = Promise.all([this.#saving, done]).catch(failed);
+    if (typeof done?.then !== "function") return;
+    this.#slow++;
+    const settled = Promise.resolve(done).catch(failed).then(() => {
+      if (--this.#slow > 0 || !this.#late) return;
+      this.#late = false;
+      this.#flush();
+    });
+    this.#saving = Promise.all([this.#saving, settled]);
+  }
+
+  async #settled() {
+    while (this.#slow > 0) await this.#saving;
   }
 
   #say(state, detail = {}) {

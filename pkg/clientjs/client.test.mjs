@@ -289,6 +289,51 @@ test("characters bound what waits, too, and a socket that can pause is paused", 
   await stream.close();
 });
 
+test("a connection that ended while it was paused leaves the next one its bound", async () => {
+  Socket.pauses = true;
+  const { stream, socket } = await first({ maxQueue: 10 });
+  socket.hello();
+  for (let i = 1; i <= 11; i++) socket.record(i);
+  await turn();
+  assert.ok(socket.paused);
+  socket.end();
+  await turn();
+  await pass(100);
+  const again = Socket.made[1].hello("c11").record(12);
+  assert.ok(again.paused);
+  for (let i = 2; i < 12; i++) await taken(stream);
+  assert.ok(!again.paused);
+  await stream.close();
+});
+
+test("no timer outlives a stream that waits for a token", async () => {
+  const live = new Set();
+  for (const ends of ["abort", "socket"]) {
+    const abort = new AbortController();
+    const { setTimeout, clearTimeout } = globalThis;
+    globalThis.setTimeout = (f, ms) => {
+      const id = setTimeout(() => { live.delete(id); f(); }, ms);
+      live.add(id);
+      return id;
+    };
+    globalThis.clearTimeout = (id) => { live.delete(id); clearTimeout(id); };
+    try {
+      const { stream, asked, socket } = await first({ signal: abort.signal, token: async (why) => { if (why === "expiring") throw new Error("the issuer is away"); return "t"; } });
+      socket.hello().say({ type: "expiring", expires_in_ms: 60_000 });
+      await turn();
+      assert.equal(live.size, 2, "its own and that of the connection");
+      if (ends === "abort") abort.abort(new Error("enough"));
+      else socket.end(4009);
+      await turn();
+      assert.ok(asked.done);
+      assert.equal(live.size, 0, ends);
+      await stream.close();
+    } finally {
+      Object.assign(globalThis, { setTimeout, clearTimeout });
+    }
+  }
+});
+
 test("tokens are asked for before each connection and when the router says so", async () => {
   const asked = [];
   let fail = false;
@@ -384,6 +429,42 @@ test("a save that fails is made up for", async () => {
   await pass(1_000);
   assert.deepEqual(saved, ["c2"]);
   await stream.close();
+});
+
+test("a slow save does not undo those behind it", async () => {
+  let stored;
+  const slow = [];
+  const storage = { load: () => null, save: (c) => new Promise((resolve) => { slow.push({ c, end: async () => { stored = c; resolve(); await turn(); } }); }) };
+  const { stream, socket } = await first({ storage });
+  socket.hello();
+  for (let i = 1; i < 12; i++) socket.record(i);
+  await turn();
+  await taken(stream);
+  await pass(1_000);
+  for (let i = 3; i < 11; i++) await taken(stream);
+  await pass(1_000);
+  assert.deepEqual(slow.map(({ c }) => c), ["c1"], "it is saved behind the first");
+  await slow[0].end();
+  assert.deepEqual(slow.map(({ c }) => c), ["c1", "c9"]);
+
+  stream.commit();
+  network.dispatchEvent(new Event("pagehide")); // has no later
+  assert.deepEqual(slow.map(({ c }) => c), ["c1", "c9", "c10"]);
+  await slow[2].end();
+  await slow[1].end();
+  assert.equal(stored, "c9", "it was the last to be kept");
+  await slow[3].end();
+  assert.equal(stored, "c10", "and is made good where there is a later");
+
+  await taken(stream);
+  stream.commit();
+  let closed = false;
+  stream.close().then(() => { closed = true; });
+  await turn();
+  assert.ok(!closed);
+  await slow[4].end();
+  assert.equal(stored, "c11");
+  assert.ok(closed);
 });
 
 test("break, abort and close end the connection", async () => {
