@@ -70,7 +70,7 @@ export interface ConnectOptions {
   /** The client key, for routers without authentication. */
   key?: string | Uint8Array;
   /** Several client keys on one connection, in place of key; subscribe and unsubscribe change them. With tokens that name
-   *  several, [] follows them all. */
+   *  several, [] follows them all, until the program subscribes or unsubscribes: from then on those it has. */
   keys?: (string | Uint8Array)[];
   /** With keys: hears of keys that are followed from now on, no longer, or that the router refuses. */
   onKey?: (news: PointsmanKeyNews) => void;

@@ -96,6 +96,11 @@ class Position {
     return move;
   }
 
+  // keep forgets the keys that are no longer followed: the router's answer to that may be lost with its connection.
+  keep(followed) {
+    for (const name of [...this.place.floor.keys(), ...this.place.single.keys()]) if (!followed(name)) this.#forget(name);
+  }
+
   // forget lets a key begin again wherever the program wants it to.
   #forget(name) {
     this.place.forget(name);
@@ -153,6 +158,7 @@ class Stream {
   #position; // of what was received
   #done; // the place behind what the program is done with
   #wanted = null; // with several keys: name -> {key, wish}; a wish is asked for by message, and null once it was granted
+  #every = false; // all keys of the token, or none yet: the program has neither named one nor taken one away
   #tell = null; // sends a message on a connection that is greeted
   #retry = null; // ends the wait before a token is asked for again
   #queue = []; // {record}, {gap} or {} (a checkpoint), each with the move that it means and its size
@@ -192,6 +198,7 @@ class Stream {
     if (this.#urls.length === 0) throw new TypeError("no URL of a router is given");
     if (this.#options.keys) {
       this.#wanted = new Map();
+      this.#every = this.#options.keys.length === 0;
       for (const key of this.#options.keys) this.#wanted.set(nameOf(spelled(key)), { key, wish: null });
     }
     this.#done = new Place(this.#options.cursor || undefined);
@@ -225,14 +232,17 @@ class Stream {
   subscribe(key, { cursor, from } = {}) {
     if (!this.#wanted) throw new TypeError("a stream of one key has no others: connect with options.keys");
     const wish = { type: "subscribe", ...spelled(key), cursor, from: from === undefined ? undefined : String(from) };
-    this.#wanted.set(nameOf(wish), { key, wish });
+    this.#every = false;
+    if (this.#wanted.get(nameOf(wish))?.wish !== null) this.#wanted.set(nameOf(wish), { key, wish }); // else it goes on where it is
     this.#tell?.(wish);
   }
 
   /** Follows a key less. */
   unsubscribe(key) {
     const m = { type: "unsubscribe", ...spelled(key) };
-    if (this.#wanted?.delete(nameOf(m))) this.#tell?.(m);
+    if (!this.#wanted?.delete(nameOf(m))) return;
+    this.#every = false;
+    this.#tell?.(m);
   }
 
   /** Ends the stream: iteration ends, and storage has the cursor when the promise is kept. */
@@ -337,11 +347,14 @@ class Stream {
 
   // attempt connects and receives until the connection ends. It tells how that went and never throws.
   async #attempt(base) {
-    const asked = this.#position.place.text;
+    if (this.#wanted && !this.#every) this.#position.keep((name) => this.#wanted.get(name)?.wish === null);
+    let asked = this.#position.place.text;
     const url = new URL(base);
     if (this.#wanted) {
-      url.searchParams.set("several", "true");
-      const keys = [...this.#wanted.values()].filter((w) => !w.wish).map((w) => w.key);
+      const keys = this.#every ? [] : [...this.#wanted.values()].filter((w) => !w.wish).map((w) => w.key);
+      const none = keys.length === 0 && !this.#every; // a token's keys would all be followed
+      if (none) asked = undefined; // it would name no key that is followed, and be refused
+      url.searchParams.set("several", none ? "none" : "true");
       const bytes = keys.some((k) => k instanceof Uint8Array); // either all are text or none
       for (const k of keys) url.searchParams.append(bytes ? "key_b64" : "key", bytes ? encode(k instanceof Uint8Array ? k : new TextEncoder().encode(k)) : k);
     }
@@ -500,7 +513,9 @@ class Stream {
   #answered(m) {
     const wanted = this.#wanted?.get(nameOf(m));
     const wish = wanted?.wish;
-    if (wanted && (m.type === "subscribed" || m.reason === "already")) wanted.wish = null;
+    if (m.type === "subscribed" && !wanted) this.#wanted?.set(nameOf(m), { key: key(m), wish: null }); // the token names it
+    else if (m.type === "unsubscribed" && wish === null) this.#wanted.delete(nameOf(m)); // that crossed its subscribed
+    else if (wanted && (m.type === "subscribed" || m.reason === "already")) wanted.wish = null;
     else if (wanted && m.type === "refused" && m.of === "subscribe" && m.reason !== "unavailable") this.#wanted.delete(nameOf(m));
     try {
       this.#options.onKey?.({ type: m.type, key: key(m), resumed: m.resumed, of: m.of, reason: m.reason, detail: m.detail, cursor: m.cursor });

@@ -593,6 +593,43 @@ test("a key that is followed again begins where the program wants it to", async 
   }
 });
 
+test("only keys that are wanted are followed", async () => {
+  const { stream, socket } = await first({ key: undefined, keys: ["a"], cursor: "A0" });
+  several(socket).say({ type: "subscribed", key: "a", cursor: "A0", resumed: true });
+  stream.unsubscribe("a");
+  stream.subscribe("b", { from: "earliest" });
+  socket.end();
+  await turn();
+  await pass(100);
+  const again = Socket.made[1]; // without several=none it would follow all keys of the token
+  assert.equal(again.url.search, "?several=none");
+  several(again);
+  assert.deepEqual(again.sent, [{ type: "subscribe", key: "b", from: "earliest" }]);
+  again.say({ type: "subscribed", key: "b", cursor: "B0", resumed: false }).end();
+  await turn();
+  await pass(300);
+  assert.equal(Socket.made[2].url.search, "?several=true&key=b&cursor=A0.B0");
+  await stream.close();
+});
+
+test("the keys of a token are followed until the program takes one away", async () => {
+  const { stream, socket } = await first({ key: undefined, keys: [] });
+  assert.equal(socket.url.search, "?several=true");
+  const greet = (s) => several(s).say({ type: "subscribed", key: "a", cursor: "A0", resumed: false }).say({ type: "subscribed", key: "b", cursor: "B0", resumed: false });
+  greet(socket).end();
+  await turn();
+  await pass(100);
+  assert.equal(Socket.made[1].url.search, "?several=true&cursor=A0.B0");
+  greet(Socket.made[1]);
+  stream.unsubscribe("a");
+  assert.deepEqual(Socket.made[1].sent, [{ type: "unsubscribe", key: "a" }]);
+  Socket.made[1].say({ type: "unsubscribed", key: "a", cursor: "A0" }).end();
+  await turn();
+  await pass(300);
+  assert.equal(Socket.made[2].url.search, "?several=true&key=b&cursor=B0");
+  await stream.close();
+});
+
 test("a gap of one of several keys that was not heard is asked for again after a stored cursor, and after one of a subscribe", async () => {
   const { stream, socket } = await first({ key: undefined, keys: ["a", "b"], cursor: "STORED" });
   several(socket).say({ type: "subscribed", key: "a", cursor: "A9", resumed: false });

@@ -179,6 +179,8 @@ func TestRequestsAreJudgedBeforeTheUpgrade(t *testing.T) {
 		{name: "several keys", target: "/v1/ws?key=a&key=b", status: 101},
 		{name: "several binary keys", target: "/v1/ws?key_b64=_-8&key_b64=", status: 101},
 		{name: "several keys to come", target: "/v1/ws?several=true", status: 101},
+		{name: "no key yet", target: "/v1/ws?several=none", status: 101},
+		{name: "no key yet, and a key", target: "/v1/ws?several=none&key=a", status: 400, reason: "leave key"},
 		{name: "several keys from the oldest", target: "/v1/ws?key=a&key=b&from=earliest", status: 101},
 		{name: "cursor of one of several keys", target: "/v1/ws?key=alice&key=bob&cursor=" + valid, status: 101},
 		{name: "cursors joined", target: "/v1/ws?key=alice&key=bob&from=earliest&cursor=" + valid + "." + valid, status: 101},

@@ -89,10 +89,16 @@ func (q *request) keys() [][]byte {
 }
 
 // keys tells a client with one key from one with several: it has several if it names more than one, or says so because
-// the others will come later.
+// the others will come later. All may: a token's keys are then those that it may ask for.
 func (e *Edge) keys(q *request, query url.Values, who Identity) error {
-	if query.Has("several") && query.Get("several") != "true" {
-		return bad(`several can only be "true"`)
+	none := query.Get("several") == "none"
+	switch {
+	case query.Has("several") && query.Get("several") != "true" && !none:
+		return bad(`several can only be "true" or "none"`)
+	case none && (query.Has("key") || query.Has("key_b64")):
+		return bad("several=none begins without a key; leave key and key_b64 out, or say several=true")
+	case none:
+		who.Keys = nil
 	}
 	if len(who.Keys) == 1 && !query.Has("several") {
 		q.wish.Key = who.Keys[0]
