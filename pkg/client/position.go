@@ -10,10 +10,12 @@ import (
 
 // position is what was received: the cursor to reconnect with, and what lies below it. No I/O, no clock.
 type position struct {
-	cursor string          // with several keys, that of all of them
-	single []placed        // newer ones of single keys; of a list joined with dots the last that names a key counts
-	had    map[string]bool // keys that were placed on some connection
-	next   map[feed]int64  // the lowest offset that is new
+	// Of cursors joined with dots the last that names a key counts. So those of floor are for keys that cursor does not
+	// name; which these are its opaque text does not tell.
+	floor  []placed
+	cursor string         // with several keys, that of all of them
+	single []placed       // newer ones of single keys
+	next   map[feed]int64 // the lowest offset that is new
 }
 
 // placed is where one of several keys continues.
@@ -26,34 +28,51 @@ type feed struct {
 }
 
 func newPosition(cursor string) position {
-	return position{cursor: cursor, had: map[string]bool{}, next: map[feed]int64{}}
+	return position{cursor: cursor, next: map[feed]int64{}}
 }
 
 // text is the cursor to reconnect with.
 func (p *position) text() string {
-	if len(p.single) == 0 {
+	if len(p.floor)+len(p.single) == 0 {
 		return p.cursor
 	}
 	var b strings.Builder
-	b.WriteString(p.cursor)
-	for _, s := range p.single {
-		if b.Len() > 0 {
+	join := func(cursor string) {
+		if b.Len() > 0 && cursor != "" {
 			b.WriteByte('.')
 		}
-		b.WriteString(s.cursor)
+		b.WriteString(cursor)
+	}
+	for _, s := range p.floor {
+		join(s.cursor)
+	}
+	join(p.cursor)
+	for _, s := range p.single {
+		join(s.cursor)
 	}
 	return b.String()
 }
 
-// place moves one of several keys.
-func (p *position) place(key []byte, cursor string) {
-	p.had[string(key)] = true
-	i := slices.IndexFunc(p.single, func(s placed) bool { return s.key == string(key) })
+// move moves one of several keys.
+func move(list []placed, key []byte, cursor string) []placed {
+	i := slices.IndexFunc(list, func(s placed) bool { return s.key == string(key) })
 	if i < 0 {
-		p.single = append(p.single, placed{key: string(key)})
-		i = len(p.single) - 1
+		return append(list, placed{key: string(key), cursor: cursor})
 	}
-	p.single[i].cursor = cursor
+	list[i].cursor = cursor
+	return list
+}
+
+// begin places a key that the router did not continue. If it had a place, a gap follows and moves it; should the
+// connection break before, the next one must be told of the gap again.
+func (p *position) begin(key []byte, cursor string) {
+	switch {
+	case slices.ContainsFunc(p.single, func(s placed) bool { return s.key == string(key) }):
+	case p.cursor == "":
+		p.single = move(p.single, key, cursor)
+	default:
+		p.floor = move(p.floor, key, cursor)
+	}
 }
 
 // take applies a message and gives the cursor that holds after it ("" for no change), and whether it repeats a
@@ -67,15 +86,16 @@ func (p *position) take(m *clientmsg.Message, asked string) (cursor string, repe
 		}
 		p.next[f] = m.Offset + 1
 		if m.Key != nil {
-			p.place(m.Key, m.Cursor)
+			p.single = move(p.single, m.Key, m.Cursor)
 			return p.text(), false
 		}
 	case clientmsg.TypeSubscribed: // with several keys, in place of hello
-		if m.Resumed || !p.had[string(m.Key)] {
-			p.place(m.Key, m.Cursor)
-			return p.text(), false
+		if m.Resumed {
+			p.single = move(p.single, m.Key, m.Cursor)
+		} else {
+			p.begin(m.Key, m.Cursor)
 		}
-		return "", false
+		return p.text(), false
 	case clientmsg.TypeUnsubscribed:
 		return "", false
 	case clientmsg.TypeHello:
@@ -88,7 +108,7 @@ func (p *position) take(m *clientmsg.Message, asked string) (cursor string, repe
 		p.skip(m)
 	}
 	if m.Cursor != "" {
-		p.cursor, p.single = m.Cursor, nil
+		p.cursor, p.floor, p.single = m.Cursor, nil, nil
 	}
 	return m.Cursor, false
 }
@@ -97,10 +117,14 @@ func (p *position) take(m *clientmsg.Message, asked string) (cursor string, repe
 func (p *position) skip(m *clientmsg.Message) {
 	switch m.Reason {
 	case link.GapTopic.String():
-		clear(p.next)
+		for f := range p.next {
+			if m.Key == nil || f.key == string(m.Key) {
+				delete(p.next, f)
+			}
+		}
 	case link.GapTruncated.String():
 		for f, next := range p.next {
-			if f.partition == m.Partition {
+			if f.partition == m.Partition && (m.Key == nil || f.key == string(m.Key)) {
 				p.next[f] = min(next, m.To)
 			}
 		}

@@ -222,3 +222,31 @@ func TestOfSeveralKeysEachGoesOnWhereItStopped(t *testing.T) {
 		expect("all.a9")
 	})
 }
+
+func TestGapOfOneOfSeveralKeysIsAskedForAgainAfterAStoredCursor(t *testing.T) {
+	bubble(t, func(t *testing.T, rt *router) {
+		c, s := rt.connect(client.Config{Keys: [][]byte{[]byte("alice"), []byte("bob")}, Cursor: "STORED"})
+		defer mustClose(t, c)
+		for _, at := range []string{"A9.STORED", "ALL"} {
+			s.send(clientmsg.AppendHelloSeveral(nil, 2, 10*time.Second))
+			s.send(clientmsg.AppendSubscribed(nil, "A9", []byte("alice"), false))
+			want[*client.Hello](t, c)
+			want[*client.Subscribed](t, c)
+			if at == "ALL" {
+				s.send(clientmsg.AppendGapOf(nil, "ALL", []byte("alice"), 1, 0, 9, link.GapRetention))
+				want[*client.Gap](t, c)
+			}
+			_ = s.conn.CloseNow()
+			want[*client.Disconnected](t, c)
+			req := rt.next()
+			// STORED counts if it names alice; A9 if it does not.
+			if got := req.query("cursor"); got != at {
+				t.Errorf("reconnected with %q, want %q", got, at)
+			}
+			if got := c.Cursor(); got != at {
+				t.Errorf("cursor = %q, want %q", got, at)
+			}
+			s = req.accept()
+		}
+	})
+}
