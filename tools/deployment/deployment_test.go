@@ -17,6 +17,9 @@ func repository(t *testing.T) string {
 	if err := os.CopyFS(filepath.Join(root, "deploy", "systemd"), os.DirFS("../../deploy/systemd")); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.CopyFS(filepath.Join(root, "deploy", "haproxy"), os.DirFS("../../deploy/haproxy")); err != nil {
+		t.Fatal(err)
+	}
 	for _, name := range []string{"README.md", "deploy/compose.yaml"} {
 		data, err := os.ReadFile(filepath.Join("..", "..", name))
 		if err != nil {
@@ -56,6 +59,10 @@ func TestWhatIsWrongIsFound(t *testing.T) {
 		{"root", router, "runAsNonRoot: true", "runAsNonRoot: false", "may run as root"},
 		{"a garbage collector beyond the limit", router, "value: 900MiB", "value: 1100MiB", "GOMEMLIMIT"},
 		{"a policy for another port", network, "- {port: links}", "- {port: link}", "names port link"},
+		{"a console that hides with the last node", router, "  publishNotReadyAddresses: true", "  publishNotReadyAddresses: false", "Service pointsman-router-admin: publishNotReadyAddresses"},
+		{"clients for routers that are unready", router, "  type: LoadBalancer", "  publishNotReadyAddresses: true\n  type: LoadBalancer", "Service pointsman-router: publishNotReadyAddresses"},
+		{"a balancer that hides the console", "deploy/haproxy/haproxy.cfg", "GET /livez", "GET /readyz", "backend consoles"},
+		{"a balancer that sends clients to unready routers", "deploy/haproxy/haproxy.cfg", "    option httpchk GET /readyz\n", "", "backend routers"},
 		{"compose's grace", "deploy/compose.yaml", "stop_grace_period: 40s", "stop_grace_period: 30s", "stop_grace_period"},
 		{"compose's settings", "deploy/compose.yaml", "POINTSMAN_KAFKA: kafka:9092", "POINTSMAN_BROKERS: kafka:9092", "sets POINTSMAN_BROKERS"},
 		{"systemd's grace", "deploy/systemd/pointsman-router.service", "TimeoutStopSec=45", "TimeoutStopSec=30", "TimeoutStopSec"},

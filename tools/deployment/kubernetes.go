@@ -91,6 +91,10 @@ func checkObjects(objects []runtime.Object, all map[string]settings) []string {
 			if d := c.selected("Service "+o.Name, &metav1.LabelSelector{MatchLabels: o.Spec.Selector}); d != nil {
 				for _, p := range o.Spec.Ports {
 					c.port("Service "+o.Name, d, p.TargetPort)
+					// A router without nodes is unready: it must get no clients, and its console must be seen.
+					if admin := p.TargetPort.String() == "admin"; admin != o.Spec.PublishNotReadyAddresses {
+						c.say("Service %s: publishNotReadyAddresses is %v for port %s", o.Name, o.Spec.PublishNotReadyAddresses, p.TargetPort.String())
+					}
 				}
 			}
 		case *networkingv1.NetworkPolicy:

@@ -1,7 +1,7 @@
 // Command deployment checks what is in deploy/ against the types that read it and against the programs: it renders the
 // kustomization, decodes every object strictly into Kubernetes' own API types, and holds graces, settings, ports,
-// probes and selectors against one another and against README's tables of settings; then compose.yaml and the systemd
-// units, those by systemd-analyze where there is one.
+// probes and selectors against one another and against README's tables of settings; then compose.yaml, haproxy.cfg and the
+// systemd units, those by systemd-analyze where there is one.
 //
 //	go run ./deployment ..
 package main
@@ -9,6 +9,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"slices"
 )
 
 func main() {
@@ -45,10 +46,14 @@ func check(root string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	balancer, err := checkBalancer(root + "/deploy/haproxy/haproxy.cfg")
+	if err != nil {
+		return nil, err
+	}
 	units, said, err := checkUnits(root+"/deploy/systemd", settings)
 	if err != nil {
 		return nil, err
 	}
-	fmt.Printf("deployment: %d Kubernetes objects, compose.yaml; systemd units %s\n", len(objects), said)
-	return append(append(found, composed...), units...), nil
+	fmt.Printf("deployment: %d Kubernetes objects, compose.yaml, haproxy.cfg; systemd units %s\n", len(objects), said)
+	return slices.Concat(found, composed, balancer, units), nil
 }

@@ -52,6 +52,29 @@ func checkCompose(path string, all map[string]settings) (found []string, err err
 	return found, nil
 }
 
+// checkBalancer holds what HAProxy asks before it uses a router: clients go to ready ones, operators to any that lives.
+func checkBalancer(path string) (found []string, err error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	asked, section := map[string]string{}, ""
+	for line := range strings.Lines(string(data)) {
+		if line[0] != ' ' && line[0] != '#' {
+			section = strings.TrimSpace(line)
+		}
+		if what, ok := strings.CutPrefix(strings.TrimSpace(line), "option httpchk "); ok {
+			asked[section] = what
+		}
+	}
+	for section, want := range map[string]string{"backend routers": "GET /readyz", "backend consoles": "GET /livez"} {
+		if asked[section] != want {
+			found = append(found, fmt.Sprintf("haproxy.cfg: %s: option httpchk %q, want %q", section, asked[section], want))
+		}
+	}
+	return found, nil
+}
+
 // checkUnits holds the units' graces against the programs, and has systemd read them where it is installed. It says
 // which of it was done.
 func checkUnits(dir string, all map[string]settings) (found []string, said string, err error) {
