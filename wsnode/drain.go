@@ -20,6 +20,7 @@ const (
 // serves the attached streams by plain reads until the routers have moved them, or the grace is over.
 func (n *Node) drain(hard context.Context) error {
 	began := time.Now()
+	_, before := n.links.Status()
 	n.draining.Store(true)
 	n.at("draining")
 	n.log.Info("draining", zap.Duration("at_most", n.cfg.DrainTimeout))
@@ -29,13 +30,10 @@ func (n *Node) drain(hard context.Context) error {
 	grace, cancel := context.WithTimeout(hard, n.cfg.DrainTimeout)
 	defer cancel()
 	left := n.leaveGroup()
-	_, before := n.links.Status()
-	alone := before.Streams > 0 && n.successors() == 0
-	if alone {
-		n.log.Warn("no other node can take over: this one serves its streams until the drain timeout is over",
-			zap.Duration("drain_timeout", n.cfg.DrainTimeout), zap.Int64("streams", before.Streams))
-	}
+	n.handing.Store(true)
+	n.notice()
 	err := n.links.WaitEmpty(grace)
+	n.handing.Store(false)
 	moving := time.Since(began)
 	_, totals := n.links.Status()
 	select {
@@ -48,7 +46,7 @@ func (n *Node) drain(hard context.Context) error {
 	}
 	switch {
 	case err == nil:
-	case alone && n.successors() == 0:
+	case n.successors() == 0:
 		n.log.Warn("drain timeout is over and no other node has come: clients wait until there is one",
 			zap.Int64("streams", totals.Streams))
 	default:
@@ -66,7 +64,25 @@ func (n *Node) drain(hard context.Context) error {
 		return context.Cause(hard)
 	}
 	// A stream is served here until the router has it elsewhere, so its client waits for nothing meanwhile.
-	n.log.Info("drained", zap.Int64("streams", before.Streams), zap.Int64("streams_left", totals.Streams),
+	// Routers that had not heard of the drain, and those of other nodes that stop, attach streams meanwhile.
+	streams := max(totals.Streams, before.Streams+int64(totals.Attached-before.Attached)) //nolint:gosec // far below
+	n.log.Info("drained", zap.Int64("streams", streams), zap.Int64("streams_left", totals.Streams),
 		zap.Duration("moving_took", moving), zap.Duration("took", time.Since(began)))
 	return nil
+}
+
+// notice says when a node that hands over finds that there is nobody to hand over to, and when there is again: at first
+// and at every picture, because nodes that are stopped together see each other drain only after they have begun.
+func (n *Node) notice() {
+	if !n.handing.Load() {
+		return
+	}
+	_, totals := n.links.Status()
+	switch alone := n.successors() == 0; {
+	case alone && totals.Streams > 0 && n.alone.CompareAndSwap(false, true):
+		n.log.Warn("no other node can take over: this one serves its streams until the drain timeout is over",
+			zap.Duration("drain_timeout", n.cfg.DrainTimeout), zap.Int64("streams", totals.Streams))
+	case !alone && n.alone.CompareAndSwap(true, false):
+		n.log.Info("another node can take over now", zap.Int64("streams", totals.Streams))
+	}
 }

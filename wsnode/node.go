@@ -71,6 +71,8 @@ type Node struct {
 	picture  atomic.Pointer[etcdmap.Picture]
 	pictured chan struct{} // one place: there is a new picture
 	draining atomic.Bool
+	handing  atomic.Bool // draining, and streams may be left
+	alone    atomic.Bool // the log said that nobody can take over
 	addr     atomic.Pointer[string]
 	joined   atomic.Pointer[time.Time] // when the membership began
 

@@ -167,6 +167,45 @@ func TestDrainOfTheLastNodeEndsWithItsTimeout(t *testing.T) {
 	}
 }
 
+func TestNodesStoppedTogetherSayThatNobodyTakesOver(t *testing.T) {
+	b := prepare(t)
+	core, logs := observer.New(zap.InfoLevel)
+	b.n.log = zap.New(core)
+	b.ready()
+	b.r.change(func() { b.r.nodes["n2"] = directory.Node{Instance: "other"} })
+	r := b.dial()
+	r.attach(1, 0, "k")
+	r.expect("attached 1")
+	b.stop()
+	r.expect("draining")
+	<-b.c.left
+	logged := func(message string) {
+		t.Helper()
+		tick := time.NewTicker(time.Millisecond)
+		defer tick.Stop()
+		for limit := time.After(patience); logs.FilterMessage(message).Len() != 1; {
+			select {
+			case <-tick.C:
+			case <-limit:
+				t.Fatalf("the log says %d times: %s", logs.FilterMessage(message).Len(), message)
+			}
+		}
+	}
+	b.r.change(func() { b.r.nodes["n2"] = directory.Node{Instance: "other", Draining: true} })
+	logged("no other node can take over: this one serves its streams until the drain timeout is over")
+	r.attach(2, 1, "k") // it comes from the other one
+	r.expect("attached 2")
+	b.r.change(func() { b.r.nodes["n3"] = directory.Node{Instance: "third"} })
+	logged("another node can take over now")
+	r.send(link.AppendDetach(link.AppendDetach(nil, &link.Detach{Stream: 1}), &link.Detach{Stream: 2}))
+	if err := b.ended(); err != nil {
+		t.Errorf("got %v, want an orderly end", err)
+	}
+	if got := logs.FilterMessage("drained").FilterField(zap.Int64("streams", 2)).FilterField(zap.Int64("streams_left", 0)).Len(); got != 1 {
+		t.Errorf("the log does not count both streams: %v", logs.FilterMessage("drained").All())
+	}
+}
+
 func TestKilledNodeSaysNothing(t *testing.T) {
 	b := prepare(t)
 	b.ready()

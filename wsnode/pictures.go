@@ -46,6 +46,7 @@ func (n *Node) followPictures(ctx context.Context) {
 			n.claims.Incarnation(p.Topic.Incarnation)
 		}
 		n.identity.Seen(p.Topic)
+		n.notice()
 		select {
 		case <-n.pictured:
 		case <-ctx.Done():

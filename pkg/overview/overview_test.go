@@ -115,6 +115,11 @@ func TestProblemsAreFoundAndSayWhatToDo(t *testing.T) {
 		{"etcd away", func(s *overview.Status) { s.Etcd.Error = "no answer" }, []string{"etcd does not answer (no answer)"}},
 		{"no topic", func(s *overview.Status) { s.Topic = nil }, []string{"not described in etcd", "--etcd-prefix"}},
 		{"no node", func(s *overview.Status) { s.Nodes, s.Partitions = nil, nil }, []string{"no node lives", "wsnode --topic=orders"}},
+		{"all leave", func(s *overview.Status) {
+			for i := range s.Nodes {
+				s.Nodes[i].Draining = true
+			}
+		}, []string{"all nodes are draining", "wsnode --topic=orders"}},
 		{"dead node", func(s *overview.Status) {
 			s.Nodes[1].Linked, s.Nodes[1].LinkError = false, `failed: Get "http://x": dial tcp 10.0.0.1:9080: connect: connection refused`
 			for _, p := range []int{1, 4} {

@@ -2,6 +2,7 @@ package overview
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -57,8 +58,12 @@ func (s *Status) Diagnose() {
 }
 
 func (s *Status) diagnoseNodes(say func(string, ...any)) {
-	if len(s.Nodes) == 0 {
+	stays := func(n Node) bool { return !n.Draining }
+	switch {
+	case len(s.Nodes) == 0:
 		say("no node lives; clients wait. Start one: wsnode --topic=%s", s.Topic.Name)
+	case s.Of != OfNode && !slices.ContainsFunc(s.Nodes, stays):
+		say("all nodes are draining: nobody can take over from them, and clients wait when they have gone. Start another: wsnode --topic=%s", s.Topic.Name)
 	}
 	for i := range s.Nodes {
 		n := &s.Nodes[i]

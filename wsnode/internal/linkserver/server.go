@@ -91,9 +91,10 @@ type Server struct {
 	// maxMessage is the protocol's limit; tests lower it.
 	maxMessage int
 
-	streams atomic.Int64  // of all links
-	empty   chan struct{} // poked when the last stream has left
-	wg      sync.WaitGroup
+	streams  atomic.Int64 // of all links
+	attached atomic.Uint64
+	empty    chan struct{} // poked when the last stream has left
+	wg       sync.WaitGroup
 
 	mu       sync.Mutex
 	nextID   partition.LinkID
@@ -219,6 +220,9 @@ func (s *Server) trusts(token string) bool {
 }
 
 func (s *Server) countStreams(n int) {
+	if n > 0 {
+		s.attached.Add(uint64(n)) // first: whoever reads the other count before this one sees no stream that it lacks
+	}
 	if n != 0 && s.streams.Add(int64(n)) == 0 {
 		select {
 		case s.empty <- struct{}{}:
@@ -313,9 +317,10 @@ type Status struct {
 
 // Totals are sums over all links that there ever were.
 type Totals struct {
-	Links   int
-	Opened  uint64
-	Streams int64
+	Links    int
+	Opened   uint64
+	Streams  int64
+	Attached uint64 // streams that there ever were
 }
 
 // Status returns the links, in order of their opening, and the sums.
@@ -328,5 +333,6 @@ func (s *Server) Status() ([]Status, Totals) {
 	slices.SortFunc(all, func(a, b Status) int { return int(a.ID) - int(b.ID) })
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return all, Totals{Links: len(s.links), Opened: s.opened, Streams: s.streams.Load()}
+	streams := s.streams.Load()
+	return all, Totals{Links: len(s.links), Opened: s.opened, Streams: streams, Attached: s.attached.Load()}
 }
