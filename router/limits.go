@@ -137,8 +137,13 @@ func (r *Router) silent() int {
 
 // bound puts the limits between a listener and the HTTP server.
 func (r *Router) bound(server *http.Server, l net.Listener) net.Listener {
-	bounded := r.gate.Listen(l, r.cfg.Limits.Handshakes, r.cfg.TLS != nil)
-	server.ConnState = bounded.State
+	files, _ := limits.OpenFiles() // New asked for it
+	bounded := r.gate.Listen(l, limits.ListenConfig{
+		Silent: r.cfg.Limits.Handshakes, Busy: max(1, limits.Queue(files, r.cfg.Limits.HandshakeQueue)), Head: r.cfg.Limits.Head,
+		Secure: r.cfg.TLS != nil, Proxies: r.proxies,
+	})
+	server.ConnState, server.ConnContext = bounded.State, bounded.Context
+	server.Handler = bounded.Handler(server.Handler)
 	r.incoming.Store(bounded)
 	return bounded
 }

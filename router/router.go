@@ -53,6 +53,7 @@ type Router struct {
 	started time.Time
 	gate    *limits.Gate
 	memory  *limits.Pressure
+	proxies limits.Proxies
 	byFiles bool // open files decide how many clients there may be
 
 	incoming atomic.Pointer[limits.Listener] // set by Run
@@ -90,7 +91,7 @@ func New(cfg Config, deps Deps) (*Router, error) {
 	}
 	log = log.With(zap.String("router", cfg.ID))
 	r := &Router{
-		cfg: cfg, log: log, survey: survey.New(), started: time.Now().UTC(), byFiles: byFiles,
+		cfg: cfg, log: log, survey: survey.New(), started: time.Now().UTC(), byFiles: byFiles, proxies: proxies,
 		killed: make(chan struct{}), listening: make(chan struct{}), ready: make(chan struct{}),
 	}
 	who, err := r.authenticate()
@@ -259,16 +260,20 @@ func (r *Router) server() *http.Server {
 	if err != nil {
 		errorLog = zap.NewStdLog(r.log.Named("http"))
 	}
-	return &http.Server{
+	server := &http.Server{
 		Handler:           r.edge,
 		TLSConfig:         r.cfg.TLS,
 		ReadHeaderTimeout: r.cfg.AcceptTimeout,
 		ReadTimeout:       r.cfg.AcceptTimeout,
-		IdleTimeout:       r.cfg.AcceptTimeout,
-		MaxHeaderBytes:    r.cfg.Limits.Head,
-		Protocols:         protocols,
-		ErrorLog:          errorLog,
+		// A request waits for its turn first. An upgrade takes the deadline away.
+		WriteTimeout:   r.cfg.AcceptTimeout + r.gate.Patience(),
+		MaxHeaderBytes: r.cfg.Limits.Head,
+		Protocols:      protocols,
+		ErrorLog:       errorLog,
 	}
+	// Nothing that is no upgrade needs a second request on its connection, and who sends many does not read their answers.
+	server.SetKeepAlivesEnabled(false)
+	return server
 }
 
 func (r *Router) serve(server *http.Server, l net.Listener) error {

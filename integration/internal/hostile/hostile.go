@@ -71,6 +71,7 @@ func Run(ctx context.Context, t Target, r *Report) {
 	a.wg.Go(func() { a.halfOpen(n(5000)) })
 	a.wg.Go(func() { a.slowHeads(n(200)) })
 	a.wg.Go(func() { a.deaf(n(1000)) })
+	a.wg.Go(func() { a.fetch(n(300)) })
 	for name, frames := range map[string][]byte{
 		"pings": many(frame(9, []byte("x"))), "pongs": many(frame(10, nil)), "messages": many(frame(1, []byte(`{"type":"auth","token":"`+t.Token+`"}`))),
 		"fragments": append(append([]byte{1, 0x80, 0, 0, 0, 0}, many([]byte{0, 0x80, 0, 0, 0, 0})...), many([]byte{0, 0x80, 0, 0, 0, 0})...),
@@ -179,6 +180,28 @@ func (a *attack) lastWord(what string, c net.Conn) {
 		a.answered(a.r.Statuses, resp.StatusCode)
 	case !errors.Is(err, os.ErrDeadlineExceeded):
 		a.count(a.r.Cut, what)
+	}
+}
+
+// fetch asks for the client's file again and again on each connection, and reads nothing.
+func (a *attack) fetch(n int) {
+	requests := []byte(strings.Repeat("GET /v1/client.js HTTP/1.1\r\nHost: x\r\n\r\n", 300))
+	var conns []net.Conn
+	for i := range n {
+		c, err := a.dial("answers that nobody reads", 6, i)
+		if err != nil {
+			continue
+		}
+		_ = c.SetWriteDeadline(time.Now().Add(10 * time.Millisecond))
+		_, _ = c.Write(requests)
+		conns = append(conns, c)
+		if i%50 == 49 && !a.pause(10*time.Millisecond) {
+			break
+		}
+	}
+	<-a.ctx.Done()
+	for _, c := range conns {
+		_ = c.Close()
 	}
 }
 

@@ -230,7 +230,7 @@ func judgeAttack(w *world, r hostile.Report) {
 			w.t.Errorf("nobody was closed with %d", code)
 		}
 	}
-	for what, least := range map[string]int{"guesses": 10_000, "half-open connections": 5000, "clients that do not read": 1000} {
+	for what, least := range map[string]int{"guesses": 10_000, "half-open connections": 5000, "clients that do not read": 1000, "answers that nobody reads": 300} {
 		if r.Done[what] < least {
 			w.t.Errorf("%d %s, want %d at least", r.Done[what], what, least)
 		}

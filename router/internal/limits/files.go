@@ -16,12 +16,15 @@ func Room(files uint64, wanted, silent, queue int) (clients, most int, byFiles b
 		most = min(defaultSilent, n/4)
 	}
 	reserve := min(reservedFiles, n/reservedFilesPart)
-	clients = max(1, n-reserve-most-min(queue, n/8))
+	clients = max(1, n-reserve-most-Queue(files, queue))
 	if wanted > 0 && wanted <= clients {
 		return wanted, most, false
 	}
 	return clients, most, true
 }
+
+// Queue is how many descriptors are set aside for requests that are being answered, most of which wait in the queue.
+func Queue(files uint64, queue int) int { return min(queue, int(min(files, 1<<20))/8) }
 
 // defaultSilent is how many connections may be without a request, where descriptors allow it. At 10 KB each that is
 // 40 MB at most.

@@ -29,6 +29,9 @@ const (
 	Rate          Limit = "handshakes"         // handshakes per second
 	AddressRate   Limit = "address_handshakes" // handshakes per second of one address
 	Open          Limit = "open_handshakes"    // connections that have not sent a request yet
+	Busy          Limit = "open_requests"      // connections whose request is being answered
+	AddressBusy   Limit = "address_requests"   // the same of one address
+	SecureRate    Limit = "tls_handshakes"     // TLS handshakes per second, of all or of one address
 	HandshakeTime Limit = "handshake_time"     // how long a request may take
 	Head          Limit = "head_size"          // size of a request's head
 	MessageSize   Limit = "message_size"       // size of a client's message
@@ -40,7 +43,7 @@ const (
 
 // All lists the limits, so that metrics begin with a zero for each.
 func All() []Limit {
-	return []Limit{Clients, Address, Key, Replaced, Rate, AddressRate, Open, HandshakeTime, Head, MessageSize, Messages, Memory, Shed, Files}
+	return []Limit{Clients, Address, Key, Replaced, Rate, AddressRate, Open, Busy, AddressBusy, SecureRate, HandshakeTime, Head, MessageSize, Messages, Memory, Shed, Files}
 }
 
 // Policy says what happens when a key has more sockets than it may.
@@ -98,13 +101,19 @@ type Gate struct {
 	waiting atomic.Int64 // handshakes in the queue
 
 	mu        sync.Mutex
-	clients   int                      // guarded by mu
-	addresses map[netip.Addr]int       // guarded by mu; clients
-	keys      map[string][]*Place      // guarded by mu; clients, the oldest first
-	next      time.Time                // guarded by mu; when the next handshake has its turn
-	now, last map[netip.Addr]time.Time // guarded by mu; when the next handshake of an address has its turn
-	opened    time.Time                // guarded by mu; when now was begun
-	said      map[Limit]time.Time      // guarded by mu
+	clients   int                 // guarded by mu
+	addresses map[netip.Addr]int  // guarded by mu; clients
+	keys      map[string][]*Place // guarded by mu; clients, the oldest first
+	requests  pace                // guarded by mu
+	secure    pace                // guarded by mu; of TLS
+	said      map[Limit]time.Time // guarded by mu
+}
+
+// pace is when the next of its kind have their turn.
+type pace struct {
+	next      time.Time                // of all
+	now, last map[netip.Addr]time.Time // of an address
+	opened    time.Time                // when now was begun
 }
 
 // NewGate returns a gate that nobody has passed.
@@ -123,7 +132,7 @@ func NewGate(cfg Config) *Gate {
 	}
 	return &Gate{
 		cfg: cfg, addresses: map[netip.Addr]int{}, keys: map[string][]*Place{},
-		now: map[netip.Addr]time.Time{}, said: map[Limit]time.Time{},
+		requests: pace{now: map[netip.Addr]time.Time{}}, secure: pace{now: map[netip.Addr]time.Time{}}, said: map[Limit]time.Time{},
 	}
 }
 
@@ -158,6 +167,9 @@ func (g *Gate) Clients() (clients, addresses int) {
 // Replaces reports whether a client may be closed because its key connects again.
 func (g *Gate) Replaces() bool { return g.cfg.Policy == Newest }
 
+// Patience is how long a request may wait for its turns.
+func (g *Gate) Patience() time.Duration { return 2 * g.patience() }
+
 // Knock is called for every request, before anything is looked at: it returns when it is this request's turn.
 func (g *Gate) Knock(ctx context.Context, from netip.Addr) error {
 	if g.short.Load() {
@@ -166,7 +178,8 @@ func (g *Gate) Knock(ctx context.Context, from netip.Addr) error {
 	// First the turn among those of the address, then that among all: what an address has waiting does not stand in
 	// the way of others.
 	for _, turn := range []func(time.Time) (time.Duration, *Refused){
-		func(now time.Time) (time.Duration, *Refused) { return g.turnOf(now, Network(from)) }, g.turn,
+		func(now time.Time) (time.Duration, *Refused) { return g.turnOf(&g.requests, now, Network(from)) },
+		func(now time.Time) (time.Duration, *Refused) { return g.turn(&g.requests, now) },
 	} {
 		wait, refused := turn(time.Now())
 		if refused != nil {
@@ -197,33 +210,49 @@ func (g *Gate) wait(ctx context.Context, d time.Duration) error {
 
 // turnOf gives a handshake its turn among those of its address, or refuses it. Those that are refused take no turn, or
 // a flood would shut itself and its neighbours out for good.
-func (g *Gate) turnOf(now time.Time, from netip.Addr) (wait time.Duration, refused *Refused) {
+func (g *Gate) turnOf(p *pace, now time.Time, from netip.Addr) (wait time.Duration, refused *Refused) {
 	if g.cfg.PerRate <= 0 {
 		return 0, nil
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	at := latest(g.nextOfLocked(now, &from), now.Add(-burst))
+	at := latest(g.nextOfLocked(p, now, &from), now.Add(-burst))
 	if wait = at.Sub(now); wait > g.patience() {
 		return 0, &Refused{Limit: AddressRate, Own: true, Retry: later(wait), Reason: "too many connections a second from this address; connect again in a moment"}
 	}
-	g.now[from] = at.Add(time.Second / time.Duration(g.cfg.PerRate))
+	p.now[from] = at.Add(time.Second / time.Duration(g.cfg.PerRate))
 	return wait, nil
 }
 
 // turn is the same among all handshakes.
-func (g *Gate) turn(now time.Time) (wait time.Duration, refused *Refused) {
+func (g *Gate) turn(p *pace, now time.Time) (wait time.Duration, refused *Refused) {
 	if g.cfg.Rate <= 0 {
 		return 0, nil
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	at := latest(g.next, now.Add(-burst))
+	at := latest(p.next, now.Add(-burst))
 	if wait = at.Sub(now); wait > g.patience() {
 		return 0, &Refused{Limit: Rate, Retry: later(wait), Reason: "too many clients connect to this router at once; connect again in a moment"}
 	}
-	g.next = at.Add(time.Second / time.Duration(g.cfg.Rate))
+	p.next = at.Add(time.Second / time.Duration(g.cfg.Rate))
 	return wait, nil
+}
+
+// secureTurn is asked before a TLS handshake, which costs more than what follows it: as many may come at once as may
+// wait for their turn, and those beyond are refused without a word. from is not valid where connections of many
+// addresses come through one.
+func (g *Gate) secureTurn(from netip.Addr) *Refused {
+	now := time.Now()
+	if from.IsValid() {
+		if _, refused := g.turnOf(&g.secure, now, from); refused != nil {
+			return &Refused{Limit: SecureRate}
+		}
+	}
+	if _, refused := g.turn(&g.secure, now); refused != nil {
+		return &Refused{Limit: SecureRate}
+	}
+	return nil
 }
 
 func latest(a, b time.Time) time.Time {
@@ -243,21 +272,21 @@ func (g *Gate) patience() time.Duration {
 
 // nextOfLocked is when an address has its next turn. Addresses are kept in two generations: what is not asked for in
 // a whole one is past anyway. An address too many is made the one that all those share.
-func (g *Gate) nextOfLocked(now time.Time, from *netip.Addr) time.Time {
+func (g *Gate) nextOfLocked(p *pace, now time.Time, from *netip.Addr) time.Time {
 	life := g.patience() + time.Second
-	switch age := now.Sub(g.opened); {
+	switch age := now.Sub(p.opened); {
 	case age >= 2*life:
-		g.now, g.last, g.opened = map[netip.Addr]time.Time{}, nil, now
+		p.now, p.last, p.opened = map[netip.Addr]time.Time{}, nil, now
 	case age >= life:
-		g.now, g.last, g.opened = map[netip.Addr]time.Time{}, g.now, now
+		p.now, p.last, p.opened = map[netip.Addr]time.Time{}, p.now, now
 	}
-	at, known := g.now[*from]
-	if !known && len(g.now) >= maxAddresses {
+	at, known := p.now[*from]
+	if !known && len(p.now) >= maxAddresses {
 		*from = netip.Addr{}
-		at, known = g.now[*from]
+		at, known = p.now[*from]
 	}
 	if !known {
-		at = g.last[*from]
+		at = p.last[*from]
 	}
 	return at
 }
@@ -457,6 +486,10 @@ func (g *Gate) remedy(l Limit) string {
 		return fmt.Sprintf("raise --handshake-rate (%d a second) or add routers", g.cfg.Rate)
 	case Memory, Shed:
 		return "raise --memory-limit, lower --client-window, or add routers"
+	case SecureRate:
+		return fmt.Sprintf("raise --handshake-rate (%d a second) or --handshake-rate-per-address (%d); if clients come through a proxy, name it in --trusted-proxies", g.cfg.Rate, g.cfg.PerRate)
+	case Busy, AddressBusy:
+		return "clients do not read their answers, or many come at once; raise --handshake-queue and the limit of open files if they are honest"
 	case Open:
 		return "connections that send no request take the places of others; raise --max-handshakes if they are honest"
 	}

@@ -217,14 +217,14 @@ func TestAddressesThatKnockAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := NewGate(Config{Rate: 1 << 20, PerRate: 10, Queue: 1 << 20})
 		for i := range 3 * maxAddresses {
-			_, _ = g.turnOf(time.Now(), netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}))
+			_, _ = g.turnOf(&g.requests, time.Now(), netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}))
 		}
-		if n := len(g.now) + len(g.last); n > 2*maxAddresses+1 {
+		if n := len(g.requests.now) + len(g.requests.last); n > 2*maxAddresses+1 {
 			t.Errorf("%d addresses are remembered", n)
 		}
 		tick(time.Minute)
-		_, _ = g.turnOf(time.Now(), addr(t, "10.0.0.1"))
-		if n := len(g.now) + len(g.last); n != 1 {
+		_, _ = g.turnOf(&g.requests, time.Now(), addr(t, "10.0.0.1"))
+		if n := len(g.requests.now) + len(g.requests.last); n != 1 {
 			t.Errorf("%d addresses are remembered after a minute, want one", n)
 		}
 	})

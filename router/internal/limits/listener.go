@@ -2,40 +2,56 @@ package limits
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"go.uber.org/zap"
 )
 
-// Listener accepts clients' connections and bounds those that have not sent a request yet. When one more comes than
-// there may be, the one that has been silent longest goes: an honest client's request follows its connection at once,
-// so that floods of idle connections displace each other.
+// ListenConfig is fixed for a Listener's life. A number of 0 is no limit.
+type ListenConfig struct {
+	Silent  int     // connections that may be without a request
+	Busy    int     // connections beside them whose request is being answered; one address may have three quarters
+	Head    int     // http.Server's MaxHeaderBytes
+	Secure  bool    // TLS is spoken
+	Proxies Proxies // have the connections of many addresses
+}
+
+// Listener accepts clients' connections and bounds those that are no client yet. When one more comes than may be without
+// a request, the one that has been silent longest goes: an honest client's request follows its connection at once,
+// so that floods of idle connections displace each other. Those whose request is being answered stay, and one too many
+// is turned away: whoever does not read the answer takes no more descriptors than are set aside.
 //
-// Readings of where a connection stands come from net/http: give State to its ConnState.
+// Readings of where a connection stands come from net/http: give State to its ConnState, Context to its ConnContext, and
+// have its handler wrapped. It has to answer one request per connection (SetKeepAlivesEnabled).
 type Listener struct {
 	net.Listener
 	gate  *Gate
-	most  int
+	cfg   ListenConfig
 	plain bool // TCP without TLS: an answer can be written at any time
 
 	mu     sync.Mutex
-	silent int       // guarded by mu; connections in the list
-	first  *incoming // guarded by mu; silent for the longest time
-	final  *incoming // guarded by mu
+	silent int                // guarded by mu; connections in the list
+	first  *incoming          // guarded by mu; silent for the longest time
+	final  *incoming          // guarded by mu
+	busy   int                // guarded by mu; connections whose request is being answered
+	busyOf map[netip.Addr]int // guarded by mu; the same by Network, without those of proxies
 
 	starved time.Time // guarded by mu; when a descriptor was last missing
 }
 
-// Listen wraps l; at most so many connections may be silent, 0 for any number.
-func (g *Gate) Listen(l net.Listener, most int, secure bool) *Listener {
-	return &Listener{Listener: l, gate: g, most: most, plain: !secure}
+// Listen wraps l.
+func (g *Gate) Listen(l net.Listener, cfg ListenConfig) *Listener {
+	return &Listener{Listener: l, gate: g, cfg: cfg, plain: !cfg.Secure, busyOf: map[netip.Addr]int{}}
 }
 
 // Silent is how many connections have not sent a request yet.
@@ -45,34 +61,78 @@ func (l *Listener) Silent() int {
 	return l.silent
 }
 
+// Busy is how many connections have sent a request that is being answered.
+func (l *Listener) Busy() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.busy
+}
+
 // Accept implements net.Listener. An error that says that descriptors are missing is explained in the log; net/http
 // tries again.
 func (l *Listener) Accept() (net.Conn, error) {
-	conn, err := l.Listener.Accept()
-	if err != nil {
-		if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
-			l.starve(err)
+	for {
+		conn, err := l.Listener.Accept()
+		if err != nil {
+			if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+				l.starve(err)
+			}
+			return nil, err
 		}
-		return nil, err
+		tcp, ok := conn.(*net.TCPConn)
+		if !ok {
+			return conn, nil
+		}
+		c := &incoming{TCPConn: tcp, l: l}
+		if from := peer(tcp.RemoteAddr().String()); !l.cfg.Proxies.trusts(from) {
+			c.from = Network(from)
+		}
+		if l.cfg.Secure {
+			if refused := l.gate.secureTurn(c.from); refused != nil {
+				l.gate.Note(refused.Limit)
+				_ = tcp.Close()
+				continue
+			}
+		}
+		if l.admit(c) {
+			return c, nil
+		}
 	}
-	tcp, ok := conn.(*net.TCPConn)
-	if !ok {
-		return conn, nil
-	}
-	c := &incoming{TCPConn: tcp, l: l}
+}
+
+// admit makes room for a connection, or turns it away.
+func (l *Listener) admit(c *incoming) bool {
 	l.mu.Lock()
+	if l.cfg.Busy > 0 && c.from.IsValid() && l.busyOf[c.from] >= max(1, l.cfg.Busy-l.cfg.Busy/4) {
+		l.mu.Unlock()
+		l.gate.Note(AddressBusy)
+		c.turnAway(http.StatusTooManyRequests, "too many requests of this address wait for their answers; connect again in a moment")
+		return false
+	}
+	var gone *incoming
+	met := Open
+	switch {
+	case l.cfg.Silent > 0 && l.silent >= l.cfg.Silent:
+		gone = l.first
+	case l.cfg.Busy > 0 && l.busy >= l.cfg.Busy && l.silent+l.busy >= l.cfg.Silent+l.cfg.Busy:
+		met, gone = Busy, l.first // nil where none is silent
+	}
+	if met == Busy && gone == nil {
+		l.mu.Unlock()
+		l.gate.Note(Busy)
+		c.turnAway(http.StatusServiceUnavailable, "too many requests wait here for their answers; connect again in a moment")
+		return false
+	}
 	l.appendLocked(c)
-	var longest *incoming
-	if l.most > 0 && l.silent > l.most {
-		longest = l.first
-		l.removeLocked(longest)
+	if gone != nil {
+		l.removeLocked(gone)
 	}
 	l.mu.Unlock()
-	if longest != nil {
-		l.gate.Note(Open)
-		longest.turnAway()
+	if gone != nil {
+		l.gate.Note(met)
+		gone.turnAway(http.StatusServiceUnavailable, "too many connections here wait with their request; connect again in a moment")
 	}
-	return c, nil
+	return true
 }
 
 func (l *Listener) starve(err error) {
@@ -101,23 +161,71 @@ func (l *Listener) Starved() error {
 	return fmt.Errorf("no descriptor was left for a client: the limit of open files is %d; raise it or lower --max-clients", most)
 }
 
+// Context lets the handler know its connection; for http.Server's ConnContext.
+func (l *Listener) Context(ctx context.Context, conn net.Conn) context.Context {
+	return context.WithValue(ctx, connKey{}, under(conn))
+}
+
+type connKey struct{}
+
+// Handler tells requests that could be read from those that could not.
+func (l *Listener) Handler(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if c, ok := r.Context().Value(connKey{}).(*incoming); ok {
+			c.handled.Store(true)
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// under is the connection below TLS.
+func under(conn net.Conn) net.Conn {
+	if t, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		return t.NetConn()
+	}
+	return conn
+}
+
 // State follows a connection through net/http.
 func (l *Listener) State(conn net.Conn, state http.ConnState) {
-	if t, ok := conn.(interface{ NetConn() net.Conn }); ok {
-		conn = t.NetConn()
-	}
-	c, ok := conn.(*incoming)
+	c, ok := under(conn).(*incoming)
 	if !ok {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch state {
+	if state == http.StateNew {
+		return // since Accept; it may have been displaced by now
+	}
+	l.removeLocked(c)
+	switch state { //nolint:exhaustive // see above
 	case http.StateIdle:
+		l.idleLocked(c)
 		l.appendLocked(c) // for its next request it waits like a new one
-	case http.StateActive, http.StateHijacked, http.StateClosed:
-		l.removeLocked(c)
-	case http.StateNew:
+	case http.StateActive:
+		if !c.busy {
+			c.busy = true
+			l.busy++
+			if c.from.IsValid() {
+				l.busyOf[c.from]++
+			}
+		}
+	case http.StateHijacked, http.StateClosed:
+		l.idleLocked(c)
+	}
+}
+
+func (l *Listener) idleLocked(c *incoming) {
+	if !c.busy {
+		return
+	}
+	c.busy = false
+	l.busy--
+	if !c.from.IsValid() {
+		return
+	}
+	if l.busyOf[c.from]--; l.busyOf[c.from] <= 0 {
+		delete(l.busyOf, c.from)
 	}
 }
 
@@ -156,16 +264,24 @@ func (l *Listener) removeLocked(c *incoming) {
 // incoming is a client's connection. It keeps being one after the upgrade.
 type incoming struct {
 	*net.TCPConn
-	l *Listener
+	l    *Listener
+	from netip.Addr // what it counts as; none for a proxy
+
+	handled atomic.Bool  // its request was read
+	read    atomic.Int64 // bytes, with those of TLS
 
 	// Guarded by l.mu.
 	listed        bool
+	busy          bool
 	before, after *incoming
 
 	mu       sync.Mutex
 	answered bool // guarded by mu; something was written, or is not to be written any more
 	late     bool // guarded by mu; a read ran into its deadline
 }
+
+// headSlop is what net/http reads of a head beyond its limit before it gives up.
+const headSlop = 4096
 
 // answer is what net/http does not say.
 func answer(status int, retry time.Duration, reason string) []byte {
@@ -179,13 +295,13 @@ func answer(status int, retry time.Duration, reason string) []byte {
 }
 
 // turnAway ends a connection that sent no request, with an answer where one can be given.
-func (c *incoming) turnAway() {
+func (c *incoming) turnAway(status int, reason string) {
 	c.mu.Lock()
 	quiet := c.answered || !c.l.plain
 	c.answered = true
 	c.mu.Unlock()
 	if !quiet {
-		c.say(answer(http.StatusServiceUnavailable, 2*time.Second, "too many connections here wait with their request; connect again in a moment"))
+		c.say(answer(status, 2*time.Second, reason))
 	}
 	_ = c.TCPConn.Close()
 }
@@ -200,6 +316,9 @@ func (c *incoming) say(text []byte) {
 // Read implements net.Conn.
 func (c *incoming) Read(p []byte) (int, error) {
 	n, err := c.TCPConn.Read(p)
+	if !c.handled.Load() {
+		c.read.Add(int64(n))
+	}
 	if err != nil && errors.Is(err, os.ErrDeadlineExceeded) {
 		c.mu.Lock()
 		c.late = true
@@ -227,6 +346,9 @@ func (c *incoming) Close() error {
 	quiet := c.answered || !c.l.plain
 	c.answered = true
 	c.mu.Unlock()
+	if !c.l.plain && c.l.cfg.Head > 0 && !c.handled.Load() && c.read.Load() > int64(c.l.cfg.Head)+headSlop {
+		c.l.gate.Note(Head) // the answer was encrypted; more than a head was read, and no request came of it
+	}
 	if late {
 		c.l.gate.Note(HandshakeTime)
 		if !quiet {

@@ -2,10 +2,14 @@ package limits
 
 import (
 	"bufio"
+	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -46,7 +50,7 @@ func serveHTTP(t *testing.T, most int, patience time.Duration) (*Listener, *coun
 		t.Fatal(err)
 	}
 	met := new(counts)
-	l := NewGate(Config{Count: met.add}).Listen(inner, most, false)
+	l := NewGate(Config{Count: met.add}).Listen(inner, ListenConfig{Silent: most})
 	server := &http.Server{
 		Handler:           http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok")) }),
 		ReadHeaderTimeout: patience, IdleTimeout: patience, MaxHeaderBytes: 4 << 10, ConnState: l.State,
@@ -162,7 +166,7 @@ func (exhausted) Accept() (net.Conn, error) {
 func TestMissingDescriptorsAreExplained(t *testing.T) {
 	core, logs := observer.New(zap.InfoLevel)
 	met := new(counts)
-	l := NewGate(Config{Logger: zap.New(core), Count: met.add}).Listen(exhausted{}, 10, false)
+	l := NewGate(Config{Logger: zap.New(core), Count: met.add}).Listen(exhausted{}, ListenConfig{Silent: 10})
 	if err := l.Starved(); err != nil {
 		t.Errorf("starved before anything happened: %v", err)
 	}
@@ -204,4 +208,134 @@ func TestRoomLeavesDescriptorsForOthers(t *testing.T) {
 			t.Errorf("%+v: nothing is left", tt)
 		}
 	}
+}
+
+// serveHeld answers requests only when release is closed.
+func serveHeld(t *testing.T, cfg ListenConfig) (l *Listener, met *counts, release chan struct{}) {
+	t.Helper()
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	met, release = new(counts), make(chan struct{})
+	l = NewGate(Config{Count: met.add}).Listen(inner, cfg)
+	server := &http.Server{
+		Handler:           l.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release })),
+		ReadHeaderTimeout: time.Minute, ConnState: l.State, ConnContext: l.Context,
+	}
+	server.SetKeepAlivesEnabled(false)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = server.Serve(l)
+	}()
+	t.Cleanup(func() {
+		_ = server.Close()
+		<-done
+	})
+	return l, met, release
+}
+
+func TestRequestsUnderWayAreBoundedByAddressAndInAll(t *testing.T) {
+	proxies, err := ParseProxies([]string{"127.0.0.1"}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		cfg    ListenConfig
+		room   int
+		met    Limit
+		status int
+	}{
+		"of one address": {ListenConfig{Silent: 100, Busy: 8}, 6, AddressBusy, http.StatusTooManyRequests},
+		"in all":         {ListenConfig{Silent: 2, Busy: 8, Proxies: proxies}, 10, Busy, http.StatusServiceUnavailable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, met, release := serveHeld(t, tt.cfg)
+			for i := range tt.room {
+				_, _ = dial(t, l).Write([]byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
+				eventually(t, "the request to be seen", func() bool { return l.Busy() == i+1 })
+			}
+			if resp := answerTo(t, dial(t, l)); resp.StatusCode != tt.status || resp.Header.Get("Retry-After") == "" {
+				t.Errorf("one too many got %d %v", resp.StatusCode, resp.Header)
+			}
+			if met.of(tt.met) != 1 {
+				t.Errorf("%s counted %d times", tt.met, met.of(tt.met))
+			}
+			close(release)
+			eventually(t, "all to be answered", func() bool { return l.Busy() == 0 && l.Silent() == 0 })
+			c := dial(t, l)
+			_, _ = c.Write([]byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
+			if resp := answerTo(t, c); resp.StatusCode != http.StatusOK {
+				t.Errorf("afterwards one gets %d", resp.StatusCode)
+			}
+		})
+	}
+}
+
+func TestTLSHandshakesHaveARate(t *testing.T) {
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	met := new(counts)
+	l := NewGate(Config{Count: met.add, Rate: 1000, PerRate: 2, Queue: 2000}).Listen(inner, ListenConfig{Secure: true})
+	done := make(chan struct{})
+	accepted := 0
+	go func() {
+		defer close(done)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			accepted++
+			_ = c.Close()
+		}
+	}()
+	const many = 200
+	start := time.Now()
+	for range many {
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = c.Read(make([]byte, 1)) // until it is closed
+		_ = c.Close()
+	}
+	took := time.Since(start)
+	_ = l.Close()
+	<-done
+	// Two seconds' worth may come at once, and two more with each second.
+	if most := 6 + 2*int(took/time.Second); accepted > most || accepted == 0 {
+		t.Errorf("%d handshakes of one address in %s, want %d at most", accepted, took, most)
+	}
+	if met.of(SecureRate) != many-accepted {
+		t.Errorf("%d refused, counted %d", many-accepted, met.of(SecureRate))
+	}
+}
+
+func TestLargeHeadsAreCountedOverTLS(t *testing.T) {
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	met := new(counts)
+	l := NewGate(Config{Count: met.add}).Listen(inner, ListenConfig{Secure: true, Head: 4 << 10})
+	server := httptest.NewUnstartedServer(l.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})))
+	_ = server.Listener.Close()
+	server.Listener = l
+	server.Config.ConnState, server.Config.ConnContext, server.Config.MaxHeaderBytes = l.State, l.Context, 4<<10
+	server.StartTLS()
+	defer server.Close()
+	for _, size := range []int{100, 64 << 10} {
+		c, err := tls.Dial("tcp", l.Addr().String(), server.Client().Transport.(*http.Transport).TLSClientConfig) //nolint:forcetypeassert // it is one
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = c.Write([]byte("GET / HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", size) + "\r\n\r\n"))
+		_, _ = io.ReadAll(io.LimitReader(c, 12))
+		_ = c.Close()
+	}
+	eventually(t, "the large one to be counted", func() bool { return met.of(Head) == 1 })
 }
