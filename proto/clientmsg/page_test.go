@@ -100,4 +100,19 @@ func TestProtocolPageShowsThePythonProgramThatIsTested(t *testing.T) {
 	if got := strings.Split(string(final[1]), ", "); !slices.Equal(got, want) {
 		t.Errorf("it ends at codes %v, want %v", got, want)
 	}
+	// And the statuses at which it comes back; the table knows the router's, and 502 and 504 are a proxy's.
+	again := regexp.MustCompile(`AGAIN = \{([\d, ]+)\}`).FindSubmatch(program)
+	if again == nil {
+		t.Fatal("it has no list of statuses")
+	}
+	want = []string{"502", "504"}
+	for _, s := range closecode.Statuses() {
+		if s.Retry {
+			want = append(want, strconv.Itoa(s.Status))
+		}
+	}
+	slices.Sort(want)
+	if got := strings.Split(string(again[1]), ", "); !slices.Equal(got, want) {
+		t.Errorf("it comes back at statuses %v, want %v", got, want)
+	}
 }
