@@ -46,7 +46,7 @@ type Shared struct {
 	ReadLimit int64
 	// MessageRate is how many frames a client may send per second, and MessageBurst how many at once; 0 for any number.
 	MessageRate, MessageBurst int
-	// Ended, if not nil, hears the code of each socket that has ended.
+	// Ended, if not nil, hears the Code of each socket that has ended.
 	Ended func(code int)
 	// PackFrom is the length of a payload from which on it is compressed for clients that can take it; 0: never, and no
 	// client is told that it could be.
@@ -83,6 +83,8 @@ type Conn struct {
 	gate   gate   // owned by the reader
 	meter  meter  // owned by the reader
 
+	reading reading
+
 	heard atomic.Int64 // Unix nanoseconds of the last byte from the client
 
 	mu         sync.Mutex
@@ -101,6 +103,7 @@ type Conn struct {
 	code       int     // guarded by mu; of the close, see Code
 	writing    bool    // guarded by mu; a writer goroutine owns the socket's sending side
 	closing    bool    // guarded by mu; a close frame is queued, nothing may follow it
+	library    bool    // guarded by mu; the library closed: it answers the client's close, or refuses what it sent
 	lastWrite  bool    // guarded by mu; the writer shuts the connection when the queue is empty
 	shut       bool    // guarded by mu; the socket is closed
 	shed       bool    // guarded by mu; Shed was called
@@ -394,7 +397,10 @@ func (c *Conn) Abort(code int) {
 	c.shutLocked()
 }
 
-// Code is the close code that the socket ended with: ours if a close was sent, else the client's, else 1006.
+// ByClient stands for all close codes of clients: what they choose is not what the router did, and has no end.
+const ByClient = -1
+
+// Code is the close code that the socket ended with: ours if a close was sent, else ByClient, else 1006.
 func (c *Conn) Code() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -418,6 +424,8 @@ type Limits struct {
 	Ping  time.Duration // silence after which the client is asked
 	Dead  time.Duration // silence after which it is given up, while nothing is queued for it
 	Stall time.Duration // how long its socket may take no bytes while something is queued
+	// Message is how long a message may take from its first frame to its last byte; 0 for any time.
+	Message time.Duration
 }
 
 // Check looks after an idle or stuck client; it is called about once a second, never by a timer of the client's
@@ -436,6 +444,8 @@ func (c *Conn) Check(now, since time.Time, l Limits) {
 		if t > c.deadline {
 			c.shutLocked()
 		}
+	case c.overdue(t, since.UnixNano(), l.Message):
+		c.lateLocked()
 	case c.writing:
 		c.checkStallLocked(t, since.UnixNano(), int64(l.Stall))
 	case t-alive > int64(l.Dead):
@@ -502,7 +512,7 @@ func (c *Conn) serve(binary bool, message func(op Opcode, data []byte)) {
 			c.refuseBinary()
 			return
 		}
-		data, err := io.ReadAll(r)
+		data, err := c.readMessage(r)
 		if err != nil {
 			c.noteEnd(err)
 			return
@@ -514,6 +524,7 @@ func (c *Conn) serve(binary bool, message func(op Opcode, data []byte)) {
 			continue
 		}
 		message(op, data)
+		c.reading.held.Store(0)
 	}
 }
 
@@ -537,7 +548,7 @@ func (c *Conn) Message(deadline time.Time) (text []byte, err error) {
 	}
 	kind, r, err := c.ws.Reader(context.Background())
 	if err == nil {
-		text, err = io.ReadAll(r)
+		text, err = c.readMessage(r)
 	}
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
@@ -553,6 +564,7 @@ func (c *Conn) Message(deadline time.Time) (text []byte, err error) {
 	if !c.valid(text) {
 		return nil, ErrRefused
 	}
+	c.reading.held.Store(0)
 	return text, c.net.SetReadDeadline(time.Time{})
 }
 
@@ -569,11 +581,14 @@ func (c *Conn) isClosing() bool {
 func (c *Conn) noteEnd(err error) {
 	code := int(websocket.CloseStatus(err))
 	if code < 0 {
-		code = 1006 // as browsers call it: no close frame
+		code = closecode.Abnormal // as browsers call it: no close frame
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.code == 0 {
+	switch {
+	case code != closecode.Abnormal && (c.library || c.code == 0):
+		c.code = ByClient
+	case c.code == 0:
 		c.code = code
 	}
 }

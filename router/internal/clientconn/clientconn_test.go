@@ -342,14 +342,16 @@ func TestReasonsTooLongAreCutAtARune(t *testing.T) {
 }
 
 func TestClientsCloseIsAnsweredWithItsCode(t *testing.T) {
-	for _, secure := range []bool{false, true} {
-		h := newHarness(t, secure)
-		ws, _ := h.dial()
-		if err := ws.Close(websocket.StatusNormalClosure, "enough"); err != nil {
-			t.Errorf("close: %v", err)
-		}
-		if got := receive(t, "end", h.ended); got.Code() != 1000 {
-			t.Errorf("code %d, want 1000", got.Code())
+	for _, code := range []int{closecode.Normal, closecode.Internal, closecode.Shed, 3059, 4999} {
+		for _, secure := range []bool{false, true} {
+			h := newHarness(t, secure)
+			ws, _ := h.dial()
+			if err := ws.Close(websocket.StatusCode(code), "enough"); err != nil {
+				t.Errorf("close: %v", err)
+			}
+			if got := receive(t, "end", h.ended); got.Code() != ByClient {
+				t.Errorf("code %d for a client that closed with %d, want that it was the client", got.Code(), code)
+			}
 		}
 	}
 }
@@ -377,7 +379,9 @@ func TestMessagesTooLargeAreRefused(t *testing.T) {
 	if websocket.CloseStatus(err) != closecode.TooBig {
 		t.Errorf("closed with %v", err)
 	}
-	receive(t, "end", h.ended)
+	if got := receive(t, "end", h.ended); got.Code() != closecode.TooBig {
+		t.Errorf("code %d", got.Code())
+	}
 }
 
 func TestBrokenSocketEndsWithoutACode(t *testing.T) {

@@ -65,6 +65,7 @@ func (l *librarySide) Write(p []byte) (int, error) {
 	case isClose:
 		c.queueLocked(p, 0)
 		if !c.closing {
+			c.library = true
 			c.closeQueuedLocked(code)
 		}
 	case c.writing:

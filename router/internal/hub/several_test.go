@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/pointsmanhq/pointsman/proto/clientmsg"
 	"github.com/pointsmanhq/pointsman/proto/closecode"
@@ -349,6 +350,33 @@ func TestQuestionsThatNobodyWaitsForAreEnded(t *testing.T) {
 		}
 	}
 	waitFor(t, "the client to be ended", func() bool { return r.metric("client_closes_total", fmt.Sprint(closecode.Policy)) == 1 })
+}
+
+// Clients choose their own close codes: none may look like the router's, nor make a series.
+func TestClientsDoNotChooseTheLabelsOfCloses(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	r.claim(r.start("a"))
+	series := func() int {
+		n, err := testutil.GatherAndCount(r.registry, "pointsman_router_client_closes_total")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	before := series()
+	codes := []websocket.StatusCode{closecode.Normal, closecode.Internal, 3000, 3001}
+	for _, code := range codes {
+		_ = r.connect("alice").ws.Close(code, "")
+		_ = r.several([]string{"bob"}).ws.Close(code, "")
+	}
+	waitFor(t, "the sockets to be gone", func() bool { return r.hub.Sessions() == 0 })
+	waitFor(t, "the closes to be counted", func() bool { return r.metric("client_closes_total", "client") == float64(2*len(codes)) })
+	if after := series(); after != before {
+		t.Errorf("%d series, %d before", after, before)
+	}
+	if got := r.metric("client_closes_total", fmt.Sprint(closecode.Internal)); got != 0 {
+		t.Errorf("%v failures of the router", got)
+	}
 }
 
 func TestDrainTellsSocketsWithSeveralKeysOnce(t *testing.T) {

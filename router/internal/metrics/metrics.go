@@ -51,14 +51,14 @@ type Set struct {
 	Latency    Latency
 
 	Connects  prometheus.Counter
-	Refused   *prometheus.CounterVec // status
-	Closes    *prometheus.CounterVec // code
-	Limits    *prometheus.CounterVec // limit
-	Auth      *prometheus.CounterVec // at, result
-	Handovers *prometheus.CounterVec // cause
-	Gaps      *prometheus.CounterVec // reason
-	LinkDowns *prometheus.CounterVec // reason
-	Pause     prometheus.Histogram
+	Refused   *prometheus.CounterVec   // status
+	Closes    *prometheus.CounterVec   // code
+	Limits    *prometheus.CounterVec   // limit
+	Auth      *prometheus.CounterVec   // at, result
+	Handovers *prometheus.CounterVec   // cause
+	Gaps      *prometheus.CounterVec   // reason
+	LinkDowns *prometheus.CounterVec   // reason
+	Pause     *prometheus.HistogramVec // cause
 	Moves     prometheus.Histogram
 	Tables    prometheus.Counter
 	BadTables prometheus.Counter
@@ -72,27 +72,35 @@ func Info(r prometheus.Registerer, id, topic string) {
 	}, func() float64 { return 1 }))
 }
 
-// Close counts a client's end by its code.
-func (s *Set) Close(code int) { s.Closes.WithLabelValues(strconv.Itoa(code)).Inc() }
+// Close counts a client's end by the router's close code; one below 0 is the client's own, whatever it was.
+func (s *Set) Close(code int) {
+	if code < 0 {
+		s.Closes.WithLabelValues(byClient).Inc()
+		return
+	}
+	s.Closes.WithLabelValues(strconv.Itoa(code)).Inc()
+}
+
+const byClient = "client"
 
 // New builds the metrics and registers them.
 func New(r prometheus.Registerer, g Gauges) *Set {
 	s := &Set{
 		Connects:  counter("client_connects_total", "Clients whose WebSocket was accepted."),
 		Refused:   counters("client_refused_total", "Requests refused before the upgrade, by HTTP status.", "status"),
-		Closes:    counters("client_closes_total", "Client sockets that ended, by close code; 1006 is an end without one.", "code"),
+		Closes:    counters("client_closes_total", "Client sockets that ended, by the close code that the router sent; `client` is a close by the client, 1006 an end without any.", "code"),
 		Limits:    counters("limit_hits_total", "Requests, connections and clients turned away by a limit, by which one.", "limit"),
 		Auth:      counters("auth_total", "Tokens judged, by where they came (upgrade, message) and result: ok or why not.", "at", "result"),
-		Handovers: counters("handovers_total", "Sessions moved to another link, by cause: claim (a newer owner, or a drain), link_down, link_up.", "cause"),
+		Handovers: counters("handovers_total", "Sessions moved to another link, or left without one, by cause: claim (a newer owner, or a drain), link_down, link_up.", "cause"),
 		Gaps:      counters("gaps_total", "Gaps told to clients, by reason.", "reason"),
 		LinkDowns: counters("link_downs_total", "Links to nodes that ended, by reason.", "reason"),
 		Tables:    counter("tables_total", "Tables put in force."),
 		BadTables: counter("bad_tables_total", "Pictures of etcd that no table could be built from."),
-		Pause: prometheus.NewHistogram(prometheus.HistogramOpts{
+		Pause: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Namespace: namespace, Name: "handover_pause_seconds",
-			Help:    "How long sessions had no serving stream after their link went down.",
+			Help:    "How long sessions had no serving stream in a handover, by its cause; 0 where the old one served until the new one had everything.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
-		}),
+		}, []string{"cause"}),
 		Moves: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: namespace, Name: "route_change_seconds",
 			Help:    "How long it took to tell all concerned sessions of a change of the table.",
@@ -168,12 +176,14 @@ func counters(name, help string, labels ...string) *prometheus.CounterVec {
 func (s *Set) foresee() {
 	for _, cause := range []string{"claim", "link_down", "link_up"} {
 		s.Handovers.WithLabelValues(cause)
+		s.Pause.WithLabelValues(cause)
 	}
 	for _, r := range []link.GapReason{
 		link.GapRetention, link.GapReplayLimit, link.GapTopic, link.GapTruncated, link.GapTooLarge, link.GapMoved,
 	} {
 		s.Gaps.WithLabelValues(r.String())
 	}
+	s.Closes.WithLabelValues(byClient)
 	for _, c := range closecode.All() {
 		s.Closes.WithLabelValues(strconv.Itoa(c.Code))
 	}

@@ -50,12 +50,16 @@ func TestNamesFollowTheRules(t *testing.T) {
 		AuthKeys: zero, AuthKeysAge: zero, AuthFailures: zero,
 	})
 	s.Close(1001)
+	s.Close(-1)
 	problems, err := testutil.GatherAndLint(r)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, p := range problems {
 		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+	if got := testutil.ToFloat64(s.Closes.WithLabelValues("client")); got != 1 {
+		t.Errorf("%v closes by clients, want 1", got)
 	}
 	if got := testutil.ToFloat64(s.Closes.WithLabelValues("1001")); got != 1 {
 		t.Errorf("%v closes counted", got)
