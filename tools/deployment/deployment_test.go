@@ -20,6 +20,9 @@ func repository(t *testing.T) string {
 	if err := os.CopyFS(filepath.Join(root, "deploy", "haproxy"), os.DirFS("../../deploy/haproxy")); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.CopyFS(filepath.Join(root, "deploy", "prometheus"), os.DirFS("../../deploy/prometheus")); err != nil {
+		t.Fatal(err)
+	}
 	for _, name := range []string{"README.md", "deploy/compose.yaml"} {
 		data, err := os.ReadFile(filepath.Join("..", "..", name))
 		if err != nil {
@@ -38,7 +41,7 @@ func TestWhatIsWrongIsFound(t *testing.T) {
 	if err != nil || len(found) > 0 {
 		t.Fatalf("deploy/ as it is: %v %q", err, found)
 	}
-	const router, wsnode, network = "deploy/kubernetes/router.yaml", "deploy/kubernetes/wsnode.yaml", "deploy/kubernetes/network.yaml"
+	const router, wsnode, network, scrapes = "deploy/kubernetes/router.yaml", "deploy/kubernetes/wsnode.yaml", "deploy/kubernetes/network.yaml", "deploy/prometheus/kubernetes.yml"
 	tests := []struct{ name, file, from, to, want string }{
 		{"a misspelt field", router, "terminationGracePeriodSeconds:", "terminationGracePeriodSecond:", `unknown field "spec.template.spec.terminationGracePeriodSecond"`},
 		{"a misspelt field deep inside", wsnode, "readOnlyRootFilesystem:", "readonlyRootFilesystem:", `unknown field "spec.template.spec.containers[0].securityContext.readonlyRootFilesystem"`},
@@ -63,6 +66,10 @@ func TestWhatIsWrongIsFound(t *testing.T) {
 		{"clients for routers that are unready", router, "  type: LoadBalancer", "  publishNotReadyAddresses: true\n  type: LoadBalancer", "Service pointsman-router: publishNotReadyAddresses"},
 		{"a balancer that hides the console", "deploy/haproxy/haproxy.cfg", "GET /livez", "GET /readyz", "backend consoles"},
 		{"a balancer that sends clients to unready routers", "deploy/haproxy/haproxy.cfg", "    option httpchk GET /readyz\n", "", "backend routers"},
+		{"a job that no alert names", scrapes, "regex: pointsman-(.+)", "regex: (.+)", `scraped as job "pointsman-router"`},
+		{"pods that nobody scrapes", scrapes, "regex: pointsman-(router|wsnode);admin", "regex: pointsman-router;admin", "port admin of Deployment pointsman-wsnode: scraped false"},
+		{"a port that has no metrics", scrapes, "(router|wsnode);admin", "(router|wsnode);.*", "port clients of Deployment pointsman-router: scraped true"},
+		{"a misspelt field of the scrape configuration", scrapes, "target_label: job", "target_labels: job", "target_labels"},
 		{"compose's grace", "deploy/compose.yaml", "stop_grace_period: 40s", "stop_grace_period: 30s", "stop_grace_period"},
 		{"compose's settings", "deploy/compose.yaml", "POINTSMAN_KAFKA: kafka:9092", "POINTSMAN_BROKERS: kafka:9092", "sets POINTSMAN_BROKERS"},
 		{"systemd's grace", "deploy/systemd/pointsman-router.service", "TimeoutStopSec=45", "TimeoutStopSec=30", "TimeoutStopSec"},

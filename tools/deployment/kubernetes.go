@@ -121,6 +121,16 @@ func checkObjects(objects []runtime.Object, all map[string]settings) []string {
 	return c.found
 }
 
+// deploymentsOf are those that have one container; another check says so of the rest.
+func deploymentsOf(objects []runtime.Object) (all []*appsv1.Deployment) {
+	for _, o := range objects {
+		if d, ok := o.(*appsv1.Deployment); ok && container(d) != nil {
+			all = append(all, d)
+		}
+	}
+	return all
+}
+
 // selected is the one Deployment whose pods a selector matches.
 func (c *cluster) selected(who string, selector *metav1.LabelSelector) *appsv1.Deployment {
 	s, err := metav1.LabelSelectorAsSelector(selector)

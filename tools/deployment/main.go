@@ -50,10 +50,14 @@ func check(root string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	scrapes, err := checkScrapes(root+"/deploy/prometheus/kubernetes.yml", deploymentsOf(objects))
+	if err != nil {
+		return nil, err
+	}
 	units, said, err := checkUnits(root+"/deploy/systemd", settings)
 	if err != nil {
 		return nil, err
 	}
 	fmt.Printf("deployment: %d Kubernetes objects, compose.yaml, haproxy.cfg; systemd units %s\n", len(objects), said)
-	return slices.Concat(found, composed, balancer, units), nil
+	return slices.Concat(found, composed, balancer, scrapes, units), nil
 }

@@ -5,10 +5,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	"sigs.k8s.io/yaml"
 )
 
@@ -73,6 +75,93 @@ func checkBalancer(path string) (found []string, err error) {
 		}
 	}
 	return found, nil
+}
+
+// checkScrapes holds the scrape configuration for pods against the Deployments: each pod's admin port, and nothing else, is
+// scraped, under the job that the alerts name. Debian's promtool does not know Kubernetes, so this reads the file strictly.
+func checkScrapes(path string, deployments []*appsv1.Deployment) (found []string, err error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var file struct {
+		Global  map[string]string `json:"global"`
+		Rules   []string          `json:"rule_files"`
+		Scrapes []struct {
+			Job   string `json:"job_name"`
+			Finds []struct {
+				Role string `json:"role"`
+			} `json:"kubernetes_sd_configs"`
+			Relabel []relabelling `json:"relabel_configs"`
+		} `json:"scrape_configs"`
+	}
+	if err := yaml.UnmarshalStrict(data, &file); err != nil {
+		return []string{fmt.Sprintf("kubernetes.yml: %v", err)}, nil
+	}
+	if len(file.Scrapes) != 1 || len(file.Scrapes[0].Finds) != 1 || file.Scrapes[0].Finds[0].Role != "pod" {
+		return []string{"kubernetes.yml: want one job that finds pods"}, nil
+	}
+	for _, d := range deployments {
+		for _, port := range container(d).Ports {
+			target := map[string]string{
+				"job": file.Scrapes[0].Job, "__meta_kubernetes_pod_phase": "Running",
+				"__meta_kubernetes_pod_container_port_name": port.Name,
+			}
+			for name, value := range d.Spec.Template.Labels {
+				target["__meta_kubernetes_pod_label_"+strings.NewReplacer(".", "_", "/", "_", "-", "_").Replace(name)] = value
+			}
+			kept, err := relabel(target, file.Scrapes[0].Relabel)
+			if err != nil {
+				return []string{fmt.Sprintf("kubernetes.yml: %v", err)}, nil
+			}
+			switch {
+			case kept != (port.Name == "admin"):
+				found = append(found, fmt.Sprintf("kubernetes.yml: port %s of Deployment %s: scraped %v", port.Name, d.Name, kept))
+			case kept && target["job"] != container(d).Name:
+				found = append(found, fmt.Sprintf("kubernetes.yml: Deployment %s is scraped as job %q, and the alerts name %q", d.Name, target["job"], container(d).Name))
+			}
+		}
+	}
+	return found, nil
+}
+
+// relabelling is one of Prometheus' relabel_configs, as far as they are used here.
+type relabelling struct {
+	From   []string `json:"source_labels"`
+	Regex  string   `json:"regex"`
+	Target string   `json:"target_label"`
+	Action string   `json:"action"`
+}
+
+// relabel does to a target's labels what Prometheus does, and reports whether the target is kept.
+func relabel(labels map[string]string, rules []relabelling) (bool, error) {
+	for _, r := range rules {
+		var values []string
+		for _, name := range r.From {
+			values = append(values, labels[name])
+		}
+		if r.Regex == "" {
+			r.Regex = "(.*)"
+		}
+		pattern, err := regexp.Compile("^(?:" + r.Regex + ")$")
+		if err != nil {
+			return false, err
+		}
+		match := pattern.FindStringSubmatch(strings.Join(values, ";"))
+		switch r.Action {
+		case "keep", "drop":
+			if (match != nil) != (r.Action == "keep") {
+				return false, nil
+			}
+		case "":
+			if match != nil {
+				labels[r.Target] = match[1]
+			}
+		default:
+			return false, fmt.Errorf("relabelling %q is not known to this check", r.Action)
+		}
+	}
+	return true, nil
 }
 
 // checkUnits holds the units' graces against the programs, and has systemd read them where it is installed. It says
