@@ -53,7 +53,7 @@ type Config struct {
 	ClientPing         time.Duration // default 20 s: silence after which a client is asked for a sign of life
 	ClientTimeout      time.Duration // default 60 s: silence after which it is given up
 	ClientStallTimeout time.Duration // default 5 min: how long a client's socket may take no bytes at all
-	ResumeTimeout      time.Duration // default 10 s: how long the message of ?resume=message may take
+	ResumeTimeout      time.Duration // default 10 s: how long a client's message may take, that of ?resume=message from the connect on
 	AcceptTimeout      time.Duration // default 10 s: how long a request's head may take
 	DrainTimeout       time.Duration // default 30 s
 	DrainDelay         time.Duration // how much of it the router goes on taking clients, although unready; default none

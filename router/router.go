@@ -125,7 +125,7 @@ func New(cfg Config, deps Deps) (*Router, error) {
 	r.hub = hub.New(hub.Config{
 		Topic:     cfg.Topic,
 		Session:   session.Config{Window: cfg.ClientWindow, Heartbeat: cfg.Heartbeat},
-		Limits:    clientconn.Limits{Ping: cfg.ClientPing, Dead: cfg.ClientTimeout, Stall: cfg.ClientStallTimeout},
+		Limits:    clientconn.Limits{Ping: cfg.ClientPing, Dead: cfg.ClientTimeout, Stall: cfg.ClientStallTimeout, Message: cfg.ResumeTimeout},
 		ReadLimit: cfg.Limits.Message, PackFrom: cfg.CompressFrom, MaxKeys: cfg.MaxKeys, MessageRate: max(0, cfg.Limits.MessageRate), MessageBurst: messageBurst * max(0, cfg.Limits.MessageRate),
 		CatchUpRate: max(0, cfg.Limits.CatchUpRate), Ended: r.ended,
 		Logger: log, Metrics: r.metrics, Faults: faults,

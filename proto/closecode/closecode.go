@@ -66,7 +66,7 @@ func All() []Code {
 		{SlowClient, "slow_client", true, "Reserved: the client fell further behind than the operator allows. The cursor still holds."},
 		{Shed, "shed", true, "The router is short of memory and gave up the clients that cost the most. The cursor still holds."},
 		{DeadPeer, "dead_peer", true, "Nothing was heard or taken by the client for too long."},
-		{ControlTimeout, "control_timeout", true, "The client asked to resume by message, and the message did not come in time."},
+		{ControlTimeout, "control_timeout", true, "The client asked to resume by message, and the message did not come in time; or a message that it began did not come to its end in time."},
 		{CredentialsExpired, "credentials_expired", true, "The credentials ran out; `expiring` came before it. Connect again with fresh ones."},
 		{CredentialsRefused, "credentials_refused", false, "The credentials sent by message are not valid, or are for another client key."},
 		{TopicChanged, "topic_changed", true, "The topic was recreated or can no longer be followed on this socket."},

@@ -49,7 +49,7 @@ type serve struct {
 	Ping          time.Duration `name:"client-ping" default:"20s" group:"Clients" help:"Silence after which a client is asked for a sign of life."`
 	Timeout       time.Duration `name:"client-timeout" default:"60s" group:"Clients" help:"Silence after which a client with nothing queued is given up."`
 	Stall         time.Duration `name:"client-stall-timeout" default:"5m" group:"Clients" help:"How long a client's socket may take no bytes at all. A client that reads slowly is never given up."`
-	ResumeTimeout time.Duration `default:"10s" group:"Clients" help:"How long the first message of ?resume=message may take."`
+	ResumeTimeout time.Duration `default:"10s" group:"Clients" help:"How long a client's message may take to arrive; that of ?resume=message from the connect on."`
 	AcceptTimeout time.Duration `default:"10s" group:"Clients" help:"How long a client may take to send its request."`
 	DrainTimeout  time.Duration `default:"30s" group:"Clients" help:"How long an orderly stop may take; clients are closed one by one over most of it."`
 	DrainDelay    time.Duration `default:"1s" group:"Clients" help:"How much of that the router still takes clients, although /readyz says no: longer than balancers take to notice."`

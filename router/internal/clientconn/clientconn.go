@@ -14,7 +14,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -539,33 +538,6 @@ func (c *Conn) valid(text []byte) bool {
 	}
 	c.Close(closecode.InvalidData, notUTF8)
 	return false
-}
-
-// Message waits for the client's first message, no longer than until the deadline.
-func (c *Conn) Message(deadline time.Time) (text []byte, err error) {
-	if err := c.net.SetReadDeadline(deadline); err != nil {
-		return nil, err
-	}
-	kind, r, err := c.ws.Reader(context.Background())
-	if err == nil {
-		text, err = c.readMessage(r)
-	}
-	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return nil, err
-	case err != nil:
-		c.noteEnd(err)
-		return nil, err
-	}
-	if kind != websocket.MessageText {
-		c.refuseBinary()
-		return nil, ErrRefused
-	}
-	if !c.valid(text) {
-		return nil, ErrRefused
-	}
-	c.reading.held.Store(0)
-	return text, c.net.SetReadDeadline(time.Time{})
 }
 
 // Finish ends a connection that will not be served: it waits for the client's answer to a close frame.

@@ -229,3 +229,45 @@ func TestBoundary(t *testing.T) {
 		}
 	}
 }
+
+// unfinished begins a message of n bytes and sends all but the last one.
+func unfinished(t *testing.T, raw net.Conn, c *Conn, n int) {
+	t.Helper()
+	head := append([]byte{fin | byte(Text), 0x80 | 127}, binary.BigEndian.AppendUint64(nil, uint64(n))...)
+	if _, err := raw.Write(append(head, make([]byte, 4+n-1)...)); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "what is there to be counted", func() bool { return c.Held() >= n })
+}
+
+func TestMessagesThatDoNotEndAreClosed(t *testing.T) {
+	for _, shed := range []bool{false, true} {
+		h := newHarness(t, false)
+		h.shared.ReadLimit = 128 << 10
+		raw, br, c := h.knock(nil, 0)
+		unfinished(t, raw, c, 100<<10)
+		l := limits()
+		l.Message = 10 * time.Second
+		now := time.Now()
+		c.Check(now.Add(9*time.Second), now, l)
+		if c.isClosing() {
+			t.Fatal("closed too early")
+		}
+		if shed { // memory is short instead
+			if freed := c.Shed(closecode.Shed, "short"); freed < 100<<10 {
+				t.Errorf("shedding frees %d bytes", freed)
+			}
+		} else {
+			c.Check(now.Add(11*time.Second), now, l)
+		}
+		want := map[bool]int{false: closecode.ControlTimeout, true: closecode.Shed}[shed]
+		if code := closeCode(t, raw, br); code != want {
+			t.Errorf("closed with %d, want %d", code, want)
+		}
+		waitFor(t, "its memory to be free", func() bool { return c.Held() == 0 })
+		_ = raw.Close()
+		if got := receive(t, "end", h.ended); got.Code() != want {
+			t.Errorf("the end is known as %d, want %d", got.Code(), want)
+		}
+	}
+}

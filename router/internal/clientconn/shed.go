@@ -8,7 +8,7 @@ import (
 // smallRest is how much of a frame under way is still sent to a client that is given up to save memory.
 const smallRest = 16 << 10
 
-// Held is the memory, in bytes, that the connection's queue takes.
+// Held is the memory, in bytes, that the connection's queue takes, and the message that its client has not finished.
 func (c *Conn) Held() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -16,7 +16,7 @@ func (c *Conn) Held() int {
 }
 
 func (c *Conn) heldLocked() int {
-	n := c.flyingHeld
+	n := c.flyingHeld + int(c.reading.held.Load())
 	if c.out != nil {
 		n += cap(c.out.b)
 	}
@@ -66,6 +66,7 @@ func (c *Conn) Shed(code int, reason string) (freed int) {
 	c.queueLocked(appendClose(frame[:0], code, reason), 0)
 	c.closeQueuedLocked(code)
 	c.flushLocked()
+	c.stopReadingLocked()
 	return freed
 }
 

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/pointsmanhq/pointsman/proto/closecode"
+
+	"github.com/pointsmanhq/pointsman/router/internal/clientconn"
 )
 
 // allowance is how many bytes a client may still be sent in this second. It is kept in what is given back as credit:
@@ -55,13 +57,20 @@ const idlePart = 20
 // whom nothing is queued if idleToo. Their cursors hold: they may come back, to another router.
 func (h *Hub) Shed(bytes int64, idleToo bool) (clients int, freed int64) {
 	type cost struct {
-		c     client
+		c     interface{ shed() (freed int64) }
 		bytes int64
 	}
 	var all []cost
 	for _, c := range h.clients() {
 		all = append(all, cost{c, int64(c.Conn().Held())})
 	}
+	h.strayMu.Lock()
+	for c := range h.strays {
+		if n := c.Held(); n > 0 {
+			all = append(all, cost{stray{c}, int64(n)})
+		}
+	}
+	h.strayMu.Unlock()
 	slices.SortFunc(all, func(a, b cost) int { return int(b.bytes - a.bytes) })
 	idle := len(all)/idlePart + 1
 	for _, c := range all {
@@ -79,12 +88,19 @@ func (h *Hub) Shed(bytes int64, idleToo bool) (clients int, freed int64) {
 	return clients, freed
 }
 
+const shedReason = "the router is short of memory; connect again"
+
+// stray is a connection that is no session yet.
+type stray struct{ conn *clientconn.Conn }
+
+func (s stray) shed() (freed int64) { return int64(s.conn.Shed(closecode.Shed, shedReason)) }
+
 func (s *Session) shed() (freed int64) {
 	t := s.h.turn()
 	defer t.end()
 	s.lock()
 	defer s.unlock()
-	freed = int64(s.conn.Shed(closecode.Shed, "the router is short of memory; connect again"))
+	freed = int64(s.conn.Shed(closecode.Shed, shedReason))
 	if s.enter(t) {
 		s.finish = true
 		s.leave(t)
@@ -97,7 +113,7 @@ func (k *Socket) shed() (freed int64) {
 	defer t.end()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	freed = int64(k.conn.Shed(closecode.Shed, "the router is short of memory; connect again"))
+	freed = int64(k.conn.Shed(closecode.Shed, shedReason))
 	k.finish(t)
 	return freed
 }
