@@ -18,7 +18,7 @@ import (
 
 // Checks are all of them, in the order in which they are made.
 func Checks() []Check {
-	return []Check{
+	return append([]Check{
 		{"hello", "hello comes first, with cursor, key, resumed and heartbeat_ms", hello, ""},
 		{"subprotocol", "pointsman.json.v1 is confirmed where it is offered, and spoken where nothing is", subprotocol, ""},
 		{"unknown-subprotocol", "a subprotocol that the server does not speak is refused with 400", unknownSubprotocol, ""},
@@ -48,7 +48,7 @@ func Checks() []Check {
 		{"from-offset", "from= an offset begins there, beyond the end at the end", fromOffset, "records"},
 		{"from-latest", "without from and cursor only what comes later arrives", fromLatest, "records"},
 		{"raw", "pointsman.raw.v1 carries values alone, and has no cursors", raw, "records"},
-	}
+	}, severalChecks()...)
 }
 
 func hello(ctx context.Context, s *suite) error {

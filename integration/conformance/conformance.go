@@ -52,7 +52,8 @@ type Check struct {
 	Name string
 	Says string // what the protocol says
 	run  func(ctx context.Context, s *suite) error
-	// needs says what it cannot do without: "records", "tokens" or nothing.
+	// needs says what it cannot do without: "records", "tokens", "keys" (records, and more than the one key of a token) or
+	// nothing.
 	needs string
 }
 
@@ -76,8 +77,10 @@ func Run(ctx context.Context, cfg Config, tell func(Result)) int {
 		}
 		r := Result{Check: c}
 		switch {
-		case c.needs == "records" && cfg.Produce == nil:
+		case (c.needs == "records" || c.needs == "keys") && cfg.Produce == nil:
 			r.LeftOut = "nothing is given that produces records"
+		case c.needs == "keys" && cfg.Token != nil:
+			r.LeftOut = "a token is for one key"
 		case c.needs == "tokens" && cfg.Token == nil:
 			r.LeftOut = "the server asks for no tokens"
 		default:
@@ -114,6 +117,8 @@ type message struct {
 	Text        *string
 	Base64      *string
 	Tombstone   bool
+	Keys        *int
+	Of, Reason  string
 }
 
 // conn is one connection.
@@ -136,10 +141,11 @@ func (s *suite) dial(ctx context.Context, query url.Values, protocols ...string)
 		q[name] = values
 	}
 	key := s.key
-	if !q.Has("key") {
-		q.Set("key", s.key)
-	} else {
+	switch {
+	case q.Has("key"):
 		key = q.Get("key")
+	case q.Get("several") != "none":
+		q.Set("key", s.key)
 	}
 	header := http.Header{}
 	if s.cfg.Token != nil {

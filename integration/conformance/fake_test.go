@@ -142,7 +142,13 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	q := r.URL.Query()
 	raw := offered == speaks[1]
-	next, status := f.start(q, raw)
+	var next, status int
+	var list []feed
+	if q.Has("several") {
+		list, status = f.feeds(q)
+	} else {
+		next, status = f.start(q, raw)
+	}
 	if status != 0 && f.fault == "parameters" {
 		next, status = f.end(), 0
 	}
@@ -173,11 +179,16 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var reading sync.WaitGroup
 	defer reading.Wait()
 	defer func() { _ = ws.CloseNow() }()
+	asked := make(chan map[string]string, 16)
 	if f.fault != "ping" && f.fault != "close" {
 		reading.Go(func() {
-			f.read(ctx, ws)
+			f.read(ctx, ws, asked, q.Has("several"))
 			cancel()
 		})
+	}
+	if q.Has("several") {
+		f.severally(ctx, ws, list, asked)
+		return
 	}
 	f.write(ctx, ws, q, next, raw)
 }
@@ -201,11 +212,19 @@ func (f *fake) resume(ctx context.Context, ws *websocket.Conn, key string) int {
 }
 
 // read answers what a client sends, until the connection ends.
-func (f *fake) read(ctx context.Context, ws *websocket.Conn) {
+func (f *fake) read(ctx context.Context, ws *websocket.Conn, asked chan<- map[string]string, several bool) {
 	for {
 		_, text, err := ws.Read(ctx)
 		if err != nil {
 			return
+		}
+		if about := control(text); about != nil {
+			if several {
+				asked <- about
+				continue
+			}
+			_ = ws.Write(ctx, websocket.MessageText, fmt.Appendf(nil, `{"type":"refused","of":%q,"key":%q,"reason":"single"}`, about["type"], about["key"]))
+			continue
 		}
 		var m struct{ Type, Token string }
 		malformed := json.Unmarshal(text, &m) != nil
