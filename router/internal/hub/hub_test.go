@@ -167,7 +167,7 @@ func TestKilledOwnersClientsAreServedByAStandIn(t *testing.T) {
 	if b.Streams() != n {
 		t.Errorf("%d streams at the stand-in, want %d", b.Streams(), n)
 	}
-	if got := r.metric("handover_pause_seconds"); got != n {
+	if got := r.metric("handover_pause_seconds", "link_down"); got != n {
 		t.Errorf("%v pauses observed, want %d", got, n)
 	}
 	r.consistent()

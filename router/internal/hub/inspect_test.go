@@ -28,6 +28,9 @@ func TestHandoversAreRememberedWithCauseSizeAndPause(t *testing.T) {
 		!slices.Equal(m.From, []string{"a"}) || !slices.Equal(m.To, []string{"b"}) || m.Took <= 0 {
 		t.Errorf("planned move: %+v", m)
 	}
+	if got := r.metric("handover_pause_seconds", "claim"); got != 2 {
+		t.Errorf("the pause of %v planned handovers was observed, want 2", got)
+	}
 	b.Kill()
 	waitFor(t, "the stand-in to serve both", func() bool {
 		m := r.hub.Moves()
@@ -38,8 +41,22 @@ func TestHandoversAreRememberedWithCauseSizeAndPause(t *testing.T) {
 	}
 	a.Kill()
 	waitFor(t, "both to wait", func() bool { m := r.hub.Moves(); return len(m) > 0 && m[0].Unserved == 2 })
+	if m := r.hub.Moves()[0]; m.Cause != "link_down" || m.Sessions != 2 || m.Partitions != 4 {
+		t.Errorf("both nodes lost: %+v, want 2 sessions and 4 partitions", m)
+	}
+	down := r.metric("handovers_total", "link_down")
+	if down != 4 {
+		t.Errorf("%v handovers of lost links, want 4: both clients, twice", down)
+	}
 	_ = c1.ws.CloseNow()
 	waitFor(t, "one to be gone", func() bool { return r.hub.Moves()[0].Unserved == 1 })
+	d := r.start("d")
+	r.claim(d)
+	waitFor(t, "the other to be served", func() bool { return r.hub.Moves()[0].Unserved == 0 && r.hub.Waiting() == 0 })
+	if up := r.metric("handovers_total", "link_up"); up != 0 {
+		t.Errorf("%v handovers of new links, want 0: nobody had a stream that it could lose", up)
+	}
+	waitFor(t, "its pause", func() bool { return r.metric("handover_pause_seconds", "link_down") == 3 })
 	r.consistent()
 }
 

@@ -102,7 +102,7 @@ func (ln *lane) Attached(f link.Attached) error {
 	ln.streams.Attached(f.Stream)
 	ln.visit(f.Stream, func(s *Session, now time.Time) {
 		s.core.Attached(now, ln.link.ID, f)
-		s.healed(ln.t)
+		s.note(ln.t)
 	})
 	ln.t.flushWhenFull()
 	return nil
@@ -120,13 +120,19 @@ func (ln *lane) Checkpoint(f *link.Checkpoint) error {
 
 // Gap implements link.RouterHandler.
 func (ln *lane) Gap(f link.Gap) error {
-	ln.visit(f.Stream, func(s *Session, now time.Time) { s.core.Gap(now, ln.link.ID, f) })
+	ln.visit(f.Stream, func(s *Session, now time.Time) {
+		s.core.Gap(now, ln.link.ID, f)
+		s.note(ln.t)
+	})
 	return nil
 }
 
 // Closed implements link.RouterHandler.
 func (ln *lane) Closed(f link.Closed) error {
-	ln.visit(f.Stream, func(s *Session, now time.Time) { s.core.Closed(now, ln.link.ID, f) })
+	ln.visit(f.Stream, func(s *Session, now time.Time) {
+		s.core.Closed(now, ln.link.ID, f)
+		s.note(ln.t)
+	})
 	ln.streams.Remove(f.Stream)
 	return nil
 }

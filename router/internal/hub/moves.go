@@ -29,10 +29,10 @@ type move struct {
 	unserved atomic.Int64
 	pause    atomic.Int64 // nanoseconds, the longest
 
-	from, to   []string      // guarded by moves.mu
-	partitions int           // guarded by moves.mu
-	took       time.Duration // guarded by moves.mu
-	last       time.Time     // guarded by moves.mu
+	from, to   []string           // guarded by moves.mu
+	partitions map[int32]struct{} // guarded by moves.mu
+	took       time.Duration      // guarded by moves.mu
+	last       time.Time          // guarded by moves.mu
 }
 
 // moves are the last of them.
@@ -65,15 +65,15 @@ func (m *moves) begin(now time.Time, cause string, old, next *table.Table) *move
 	if n := len(m.ring); n > 0 && m.ring[n-1].cause == cause && now.Sub(m.ring[n-1].last) < oneMove {
 		mv = m.ring[n-1]
 	} else {
-		mv = &move{at: now, cause: cause}
+		mv = &move{at: now, cause: cause, partitions: make(map[int32]struct{}, len(moved))}
 		if len(m.ring) == maxMoves {
 			m.ring = append(m.ring[:0:0], m.ring[1:]...)
 		}
 		m.ring = append(m.ring, mv)
 	}
 	mv.last = now
-	mv.partitions += len(moved)
 	for _, p := range moved {
+		mv.partitions[p] = struct{}{}
 		mv.from = addName(mv.from, old, old.Route(p))
 		mv.to = addName(mv.to, next, next.Route(p))
 	}
@@ -121,7 +121,7 @@ func (m *moves) list() []Move {
 	for i := len(m.ring) - 1; i >= 0; i-- {
 		mv := m.ring[i]
 		out = append(out, Move{
-			At: mv.at, Cause: mv.cause, From: append([]string{}, mv.from...), To: append([]string{}, mv.to...), Partitions: mv.partitions,
+			At: mv.at, Cause: mv.cause, From: append([]string{}, mv.from...), To: append([]string{}, mv.to...), Partitions: len(mv.partitions),
 			Sessions: int(mv.sessions.Load()), Unserved: int(mv.unserved.Load()),
 			Pause: time.Duration(mv.pause.Load()), Took: mv.took,
 		})
@@ -132,12 +132,18 @@ func (m *moves) list() []Move {
 // Moves are the last changes of routes, the newest first.
 func (h *Hub) Moves() []Move { return h.moves.list() }
 
-// broke notes that a session lost its stream in a move.
-func (mv *move) broke() *move {
+// count notes a session that is moved, or has lost its stream; each counts once.
+func (mv *move) count() {
+	if mv != nil {
+		mv.sessions.Add(1)
+	}
+}
+
+// broke notes that a session of the move has no stream.
+func (mv *move) broke() {
 	if mv != nil {
 		mv.unserved.Add(1)
 	}
-	return mv
 }
 
 // healed notes that such a session has a stream again, or has ended.

@@ -78,6 +78,7 @@ func (h *Hub) look(part int, since time.Time, sum *look) {
 			s.lock()
 			if s.enter(t) {
 				s.core.Tick(t.now)
+				s.note(t)
 				if s.sock != nil {
 					s.leave(t)
 					s.unlock()
@@ -123,6 +124,7 @@ func (h *Hub) poll(t *turn, b *bucket) {
 		s.lock()
 		if s.enter(t) {
 			s.core.Poll(t.now)
+			s.note(t)
 			s.leave(t)
 		}
 		s.unlock()

@@ -52,7 +52,8 @@ type Session struct {
 	allow    allowance      // guarded by mu
 	unpaid   int64          // guarded by mu; cost of records that were accepted and need no bytes
 	brokenAt int64          // guarded by mu; Unix nanoseconds since when no stream serves it, 0 while one does
-	outage   *move          // guarded by mu; in which that happened, nil for none
+	moving   string         // guarded by mu; the cause of the handover under way, empty for none
+	within   *move          // guarded by mu; the last change of routes that the session was counted in, nil for none
 	dirty    bool           // guarded by mu; some turn will flush it
 	full     bool           // guarded by mu; so much is queued that it should be flushed within the batch
 	pending  bool           // guarded by mu
@@ -229,8 +230,10 @@ func (s *Session) leave(t *turn) {
 	if s.finish {
 		s.core.Close()
 		s.lost, s.over = 0, true
-		s.outage.healed(0)
-		s.outage = nil
+		if s.brokenAt != 0 {
+			s.within.healed(0)
+		}
+		s.moving, s.within, s.brokenAt = "", nil, 0
 	}
 	for s.lost != 0 {
 		l := s.lost
@@ -246,34 +249,67 @@ func (s *Session) leave(t *turn) {
 // route tells the core where the table sends it. An empty cause is a session's first route.
 func (s *Session) route(t *turn, v *view, cause string) {
 	target := v.Route(s.part)
-	if target != s.target && cause != "" && target != 0 {
+	// Whoever had no route was counted when it lost it, or was never served.
+	if target != s.target && cause != "" && s.target != 0 {
 		s.h.cfg.Metrics.Handovers.WithLabelValues(cause).Inc()
-		if t.move != nil {
-			t.move.sessions.Add(1)
-		}
+		s.handover(t, cause)
 	}
 	s.target = target
 	s.core.Route(t.now, v)
+	s.note(t)
+}
+
+// handover begins one, unless the client waits for a stream already: then it is part of the one under way.
+func (s *Session) handover(t *turn, cause string) {
+	if s.brokenAt != 0 {
+		return
+	}
+	if s.moving != "" {
+		s.finished(0, false) // another node takes over than the one that was to, and the old one serves on
+	}
+	s.moving = cause
+	if s.within != t.move {
+		s.within = t.move
+		s.within.count()
+	}
 }
 
 // linkDown tells the core that a link is gone, and routes it anew.
 func (s *Session) linkDown(t *turn, l session.LinkID, v *view) {
 	served := s.core.Primary() == l
 	s.core.LinkDown(t.now, l)
-	if served && s.core.Primary() == 0 && s.brokenAt == 0 {
-		s.brokenAt, s.outage = t.now.UnixNano(), t.move.broke()
+	if served && !s.core.Serving() && s.moving == "" {
+		s.handover(t, "link_down")
 	}
+	s.note(t)
 	s.route(t, v, "link_down")
 }
 
-// healed notes that a stream serves the session again.
-func (s *Session) healed(t *turn) {
-	if s.brokenAt != 0 {
+// note follows the handover under way: since when no stream serves the client, and whether it is over. It is called
+// after events that may change that; a record cannot.
+func (s *Session) note(t *turn) {
+	switch {
+	case s.moving == "":
+	case !s.core.Serving():
+		if s.brokenAt == 0 {
+			s.brokenAt = t.now.UnixNano()
+			s.within.broke()
+		}
+	case s.brokenAt != 0:
 		pause := time.Duration(t.now.UnixNano() - s.brokenAt)
-		s.h.cfg.Metrics.Pause.Observe(pause.Seconds())
 		s.brokenAt = 0
-		s.outage.healed(pause)
-		s.outage = nil
+		s.finished(pause, true)
+	case !s.pending:
+		s.finished(0, false) // the old stream served until the new one had everything
+	}
+}
+
+// finished ends a handover.
+func (s *Session) finished(pause time.Duration, broken bool) {
+	s.h.cfg.Metrics.Pause.WithLabelValues(s.moving).Observe(pause.Seconds())
+	s.moving = ""
+	if broken {
+		s.within.healed(pause)
 	}
 }
 

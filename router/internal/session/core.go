@@ -380,6 +380,9 @@ func (c *Core) placed() bool { return c.greeted && c.owed == link.GapNone }
 // Primary is the link that serves the session, 0 for none.
 func (c *Core) Primary() LinkID { return c.primary.link }
 
+// Serving reports whether a stream delivers everything from the cursor on.
+func (c *Core) Serving() bool { return c.covers(&c.primary) || c.covers(&c.secondary) }
+
 // Status is a session's state in numbers, for consoles and consistency checks.
 type Status struct {
 	Partition int32

@@ -260,6 +260,14 @@ func (f *Feed) Primary() LinkID {
 	return f.core.primary.link
 }
 
+// Serving reports whether a stream delivers everything from the cursor on; on a trail, in the partition whose turn it is.
+func (f *Feed) Serving() bool {
+	if f.trail != nil {
+		return f.trail.at().Serving()
+	}
+	return f.core.Serving()
+}
+
 // Status returns the state as it is; on a trail that of the partition whose turn it is.
 func (f *Feed) Status() Status {
 	if f.trail != nil {
