@@ -3,6 +3,7 @@ package edge_test
 import (
 	"errors"
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/coder/websocket"
@@ -154,4 +155,54 @@ func (s *served) waitFor(t *testing.T, key, from string) {
 			return
 		}
 	}
+}
+
+func TestMalformedHandshakesGiveTheirPlaceBack(t *testing.T) {
+	s := limited(t, limits.Config{Clients: 1}, nil)
+	status, _, _ := s.ask(t, http.MethodGet, "/v1/ws?key=k", http.Header{"Sec-Websocket-Key": nil, limits.ForwardedFor: {"10.0.0.1"}})
+	if status != http.StatusBadRequest {
+		t.Fatalf("without its key it gets %d", status)
+	}
+	if _, status := s.open(t, "k", "10.0.0.1"); status != http.StatusSwitchingProtocols {
+		t.Errorf("the next one gets %d", status)
+	}
+}
+
+func TestEveryKeyOfASocketCountsWhileItIsFollowed(t *testing.T) {
+	const in, own = http.StatusSwitchingProtocols, http.StatusTooManyRequests
+	s := limited(t, limits.Config{PerKey: 1}, nil)
+	ws, status := s.open(t, "a&key=b&key=c", "10.0.0.1")
+	if status != in {
+		t.Fatalf("got %d", status)
+	}
+	say := func(text, answer string) {
+		t.Helper()
+		if err := ws.Write(t.Context(), websocket.MessageText, []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		for {
+			_, got, err := ws.Read(t.Context())
+			if err != nil {
+				t.Fatalf("no answer to %s: %v", text, err)
+			}
+			if strings.Contains(string(got), answer) {
+				return
+			}
+		}
+	}
+	taken := func(key string, want int) {
+		t.Helper()
+		if _, status := s.open(t, key, "10.0.0.2"); status != want {
+			t.Errorf("another socket of %s gets %d, want %d", key, status, want)
+		}
+	}
+	for _, key := range []string{"a", "b", "c"} {
+		taken(key, own)
+	}
+	say(`{"type":"unsubscribe","key":"b"}`, `"unsubscribed"`)
+	taken("b", in)
+	taken("c", own)
+	say(`{"type":"subscribe","key":"d","cursor":"`+cursorOf("alice", topicID())+`"}`, `"refused"`)
+	taken("d", in)
+	say(`{"type":"subscribe","key":"d"}`, `"refused"`) // it is taken
 }
