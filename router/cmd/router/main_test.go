@@ -15,6 +15,7 @@ import (
 
 	"github.com/coder/websocket"
 
+	"github.com/pointsmanhq/pointsman/pkg/client"
 	"github.com/pointsmanhq/pointsman/pkg/options"
 	"github.com/pointsmanhq/pointsman/proto/clientmsg"
 )
@@ -163,6 +164,9 @@ func TestTailPrintsRecords(t *testing.T) {
 	if !strings.Contains(query, "key=alice") || !strings.Contains(query, "from=earliest") {
 		t.Errorf("query %q", query)
 	}
+	if code, out, _ := invoke(t, "tail", "alice", url, "-o", "raw", "--values", "--count=1"); code != 0 || out != "{\"n\":1}\n" {
+		t.Errorf("tail -o raw: %d %q", code, out)
+	}
 	if code, out, _ := invoke(t, "tail", "alice", url, "--values", "--count=1"); code != 0 || out != "{\"n\":1}\n" {
 		t.Errorf("tail --values: %d %q", code, out)
 	}
@@ -205,5 +209,24 @@ func TestTailShowsATokenAndRenewsIt(t *testing.T) {
 		}
 	default:
 		t.Error("the router saw no renewal")
+	}
+}
+
+// A record may hold what a terminal obeys; only who reads by a program gets it as it is.
+func TestTailShowsNoTerminalWhatItWouldObey(t *testing.T) {
+	record := &client.Record{Value: []byte("\x1b]0;owned\x07\x1b[2Jä\t{\"n\":1}\r\n3:8 forged\u009b")}
+	tests := []struct {
+		output string
+		person bool
+		want   string
+	}{
+		{"text", true, `\x1b]0;owned\a\x1b[2Jä` + "\t" + `{"n":1}\r\n3:8 forged\u009b`},
+		{"raw", true, string(record.Value)},
+		{"text", false, string(record.Value)},
+	}
+	for _, tt := range tests {
+		if got := (&tail{Output: tt.output}).value(record, tt.person); got != tt.want {
+			t.Errorf("-o %s, terminal %v: %q, want %q", tt.output, tt.person, got, tt.want)
+		}
 	}
 }

@@ -216,14 +216,14 @@ func (p *page) state(n *overview.Node) string {
 }
 
 func (p *page) routers() {
-	c := newColumns("ROUTER", ">CLIENTS", ">NODES", ">WAITING", ">MOVING", ">MEMORY", ">UP", "VERSION", "FROM")
+	c := newColumns("ROUTER", ">CLIENTS", ">STREAMS", ">NODES", ">WAITING", ">MOVING", ">MEMORY", ">UP", "VERSION", "FROM")
 	for i := range p.s.Routers {
 		r := &p.s.Routers[i]
-		row := []string{safe(r.ID), number(r.Streams), number(r.Nodes), "", "", "", since(r.Since, p.now), safe(r.Version), safe(r.Remote)}
+		row := []string{safe(r.ID), "", number(r.Streams), number(r.Nodes), "", "", "", since(r.Since, p.now), safe(r.Version), safe(r.Remote)}
 		if r.Self {
-			row[1], row[3], row[4], row[5], row[8] = number(r.Sessions), number(r.Waiting), number(r.Pending), bytesText(r.Memory), "this router"
+			row[1], row[4], row[5], row[6], row[9] = number(r.Sessions), number(r.Waiting), number(r.Pending), bytesText(r.Memory), "this router"
 			if r.Draining {
-				row[8] += ", draining"
+				row[9] += ", draining"
 			}
 		}
 		c.row(row...)

@@ -38,7 +38,7 @@ func stack() *overview.Status {
 			{ID: "node-2", Started: at.Add(-time.Hour), Listed: true, Draining: true, Unheard: "connection refused"},
 		},
 		Routers: []overview.Router{
-			{ID: "router-1", Self: true, Sessions: 5012, Nodes: 1, Memory: 2 << 30, Since: at.Add(-time.Minute)},
+			{ID: "router-1", Self: true, Sessions: 5012, Streams: 5020, Nodes: 1, Memory: 2 << 30, Since: at.Add(-time.Minute)},
 			{ID: "router-2", Streams: 7, Nodes: 1, Remote: "10.0.0.9:4711", Since: at.Add(-time.Minute)},
 		},
 		Partitions: []overview.Partition{
@@ -65,9 +65,9 @@ NODE    PARTITIONS  STREAMS  BEHIND  LAG   MEMORY    UP  VERSION  ZONE  STATE
 node-1           3   12,345       2    0  300 MiB  3d4h  v1.2.3   a     ok
 node-2           0        ?       ?    ?        ?  1h0m                 not linked, draining, not heard
 
-ROUTER    CLIENTS  NODES  WAITING  MOVING   MEMORY    UP  VERSION  FROM
-router-1    5,012      1        0       0  2.0 GiB  1m0s           this router
-router-2        7      1                            1m0s           10.0.0.9:4711
+ROUTER    CLIENTS  STREAMS  NODES  WAITING  MOVING   MEMORY    UP  VERSION  FROM
+router-1    5,012    5,020      1        0       0  2.0 GiB  1m0s           this router
+router-2                 7      1                            1m0s           10.0.0.9:4711
 
 Partitions that need a look
 PARTITION  NODE    GENERATION  SINCE       HEAD  LAG  STREAMS  BEHIND

@@ -5,6 +5,8 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -23,6 +25,7 @@ type tail struct {
 	Cursor string   `placeholder:"TEXT" help:"Continue here instead of --from."`
 	Count  int      `default:"0" placeholder:"N" help:"Stop after so many records; 0 means never."`
 	Values bool     `help:"Print values alone, one a line."`
+	Output string   `short:"o" default:"text" enum:"text,raw" placeholder:"FORMAT" help:"text shows a terminal no control characters of records, and is the same as raw anywhere else."`
 
 	TokenFile options.SecretFile `placeholder:"FILE" help:"File with the token to show, for --auth=jwt. It is read whenever one is needed, so that another program can keep it fresh."`
 }
@@ -88,10 +91,7 @@ func (t *tail) print(out, remarks io.Writer, event client.Event) error {
 	var err error
 	switch e := event.(type) {
 	case *client.Record:
-		value := printable(e.Value)
-		if e.Tombstone {
-			value = "(tombstone)"
-		}
+		value := t.value(e, terminal(out))
 		if t.Values {
 			_, err = fmt.Fprintln(out, value)
 			break
@@ -113,6 +113,32 @@ func (t *tail) print(out, remarks io.Writer, event client.Event) error {
 		_, err = fmt.Fprintf(remarks, "# disconnected: %v\n", e.Err)
 	}
 	return err
+}
+
+func (t *tail) value(r *client.Record, person bool) string {
+	switch {
+	case r.Tombstone:
+		return "(tombstone)"
+	case person && t.Output != "raw":
+		return tame(printable(r.Value))
+	}
+	return printable(r.Value)
+}
+
+// tame spells what a terminal would obey: a record's writer has no business moving the reader's cursor, or worse. Whoever
+// reads by a program gets records as they are.
+func tame(text string) string {
+	var b strings.Builder
+	for _, r := range text {
+		switch {
+		case r == '\t', r == ' ', strconv.IsPrint(r):
+			b.WriteRune(r)
+		default:
+			quoted := strconv.QuoteRune(r)
+			b.WriteString(quoted[1 : len(quoted)-1])
+		}
+	}
+	return b.String()
 }
 
 func printable(b []byte) string {

@@ -45,7 +45,7 @@ function tiles(s) {
   if (self) {
     all.push(["clients here", number(self.sessions), self.waiting ? `${number(self.waiting)} wait for a node` : self.pending ? `${number(self.pending)} are being moved` : "all are served", self.waiting > 0]);
   }
-  all.push(["streams", number(streams), alone ? "clients served by this node" : "clients of all routers"]);
+  all.push(["streams", number(streams), alone ? "one for each client and key, of this node" : "one for each client and key, of all routers"]);
   if (alone) all.push(["partitions", number(owned), served > owned ? `and ${number(served - owned)} for others` : "claimed here"]);
   else {
     all.push(["partitions served", number(served), `of ${number(s.partitions.length)}, ${owned === served ? "by their owners" : `${number(served - owned)} by stand-ins`}`, served < s.partitions.length]);
@@ -105,7 +105,7 @@ function card(li, n, mine, s, now, choose, many) {
   const which = many || !mine.length ? "" : ` (${ranges(mine.map((p) => p.partition))})`;
   const all = [["partitions", mine.length ? number(mine.length) + which : "none"]];
   if (!n.nobody && !n.unheard) {
-    all.push(["clients", number(n.streams)]);
+    all.push(["streams", number(n.streams)]);
     if (!many || n.behind) all.push(["behind", number(n.behind)]);
     if (!many || n.lag) all.push(["not read", number(n.lag)]);
     all.push(["memory", bytes(n.memory_bytes)]);
@@ -166,7 +166,7 @@ function tables(s, now) {
   ], () => "warn");
 
   first(s.routers, 100, "router-table", (r) => [
-    { text: r.id + (r.self ? " (this)" : ""), kind: "text" }, number(r.self ? r.sessions : r.streams), number(r.nodes), r.self ? number(r.waiting) : "–", r.self ? number(r.pending) : "–",
+    { text: r.id + (r.self ? " (this)" : ""), kind: "text" }, r.self ? number(r.sessions) : "–", number(r.streams), number(r.nodes), r.self ? number(r.waiting) : "–", r.self ? number(r.pending) : "–",
     r.self ? bytes(r.memory_bytes) : "–", since(r.since, now), r.version || "–", r.self ? "here" : r.remote || "–",
   ], (r) => (r.draining ? "warn" : ""));
 }
