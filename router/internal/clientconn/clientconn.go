@@ -82,6 +82,8 @@ type Conn struct {
 	gate   gate   // owned by the reader
 	meter  meter  // owned by the reader
 
+	renewals bucket // owned by the reader
+
 	reading reading
 
 	heard atomic.Int64 // Unix nanoseconds of the last byte from the client

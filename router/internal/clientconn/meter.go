@@ -16,8 +16,13 @@ type meter struct {
 	head   [10]byte // of the frame that begins
 	have   int      // bytes of it
 	skip   uint64   // what is left of the frame before
-	tokens float64  // frames that may still come
-	at     int64    // Unix nanoseconds when tokens was right
+	bucket          // frames that may still come
+}
+
+// bucket is how much may still come.
+type bucket struct {
+	tokens float64
+	at     int64 // Unix nanoseconds when tokens was right
 }
 
 // frames is how many frames begin in b, which follows what was seen before.
@@ -63,7 +68,7 @@ func (m *meter) frames(b []byte) (n int) {
 }
 
 // spend takes frames off what may come; false when there were too many. A client begins with all of burst.
-func (m *meter) spend(frames int, now int64, rate, burst float64) bool {
+func (m *bucket) spend(frames int, now int64, rate, burst float64) bool {
 	if m.at == 0 {
 		m.tokens = burst
 	} else {
@@ -84,5 +89,20 @@ func (c *Conn) metered(b []byte, now int64) bool {
 		return true
 	}
 	c.Close(closecode.TooManyMessages, "too many messages a second")
+	return false
+}
+
+// Renewals of credentials, each of which costs a signature's check: so many a second, and so many at once.
+const (
+	renewalRate  = 1
+	renewalBurst = 5
+)
+
+// MayRenew counts a message with fresh credentials; false when the client has to go, and was told. It is the reader's.
+func (c *Conn) MayRenew(now time.Time) bool {
+	if c.renewals.spend(1, now.UnixNano(), renewalRate, renewalBurst) {
+		return true
+	}
+	c.Close(closecode.TooManyMessages, "credentials are renewed too often")
 	return false
 }

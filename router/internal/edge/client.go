@@ -123,6 +123,9 @@ type holder interface {
 // renew puts fresh credentials in force. If they cannot be judged now the old ones stay, and the client is told of
 // their end once more.
 func (e *Edge) renew(s holder, keys [][]byte, token string) {
+	if !s.Conn().MayRenew(time.Now()) {
+		return
+	}
 	expires, err := e.cfg.Auth.Renew(keys, token)
 	refusal := new(Refusal)
 	switch {

@@ -206,3 +206,23 @@ func TestEveryKeyOfASocketCountsWhileItIsFollowed(t *testing.T) {
 	taken("d", in)
 	say(`{"type":"subscribe","key":"d"}`, `"refused"`) // it is taken
 }
+
+// Each renewal costs the check of a signature.
+func TestRenewalsHaveARate(t *testing.T) {
+	s := limited(t, limits.Config{}, nil)
+	for _, query := range []string{"a", "a&key=b"} {
+		ws, status := s.open(t, query, "10.0.0.1")
+		if status != http.StatusSwitchingProtocols {
+			t.Fatalf("got %d", status)
+		}
+		for range 60 {
+			if ws.Write(t.Context(), websocket.MessageText, []byte(`{"type":"auth","token":"x"}`)) != nil {
+				break // it may be closed at any moment
+			}
+		}
+		var end websocket.CloseError
+		if err := drain(t, ws); !errors.As(err, &end) || end.Code != closecode.TooManyMessages {
+			t.Errorf("it ended with %v", err)
+		}
+	}
+}
