@@ -160,7 +160,7 @@ lint-modules: # a workspace hides missing requires and upward imports
 lint-alerts: # each alert fires and stays quiet in deploy/prometheus/alerts_test.yml
 	@if command -v promtool >/dev/null; then \
 	  promtool check config deploy/prometheus/prometheus.yml && promtool test rules deploy/prometheus/alerts_test.yml; \
-	else echo 'alert rules not checked: promtool is not installed (Debian: prometheus)'; fi
+	else echo 'alert rules not checked: promtool is not installed (Debian: prometheus)'; [ -z "$$POINTSMAN_CI" ]; fi
 
 .PHONY: fmt
 fmt: $(TOOLS)/golangci-lint ## format all Go code

@@ -226,7 +226,7 @@ func Observed(t testing.TB) {
 	}
 	url, err := c.Observe(w.ctx)
 	if errors.Is(err, stack.ErrUnsupported) {
-		t.Skip(err)
+		lacks(t, err.Error())
 	}
 	w.must(err)
 	w.eventually(time.Minute, "Prometheus scrapes all of them", func() error {

@@ -33,6 +33,15 @@ func needPrograms(t testing.TB) (dir string) {
 	return dir
 }
 
+// lacks ends a test that cannot run here: it is skipped on a developer's machine, and fails in CI, which installs all of it.
+func lacks(t testing.TB, what string) {
+	t.Helper()
+	if os.Getenv("POINTSMAN_CI") != "" {
+		t.Fatal(what)
+	}
+	t.Skip(what)
+}
+
 // program is one run of a built program.
 type program struct {
 	cmd  *exec.Cmd

@@ -78,7 +78,7 @@ func (w *world) prometheus(root string) *prometheus {
 	w.t.Helper()
 	path, err := exec.LookPath("prometheus")
 	if err != nil {
-		w.t.Skip("prometheus is not installed (Debian: apt-get install prometheus), nothing scrapes the stack")
+		lacks(w.t, "prometheus is not installed (Debian: apt-get install prometheus), nothing scrapes the stack")
 	}
 	dir, addr := w.t.TempDir(), w.closedPort()
 	p := &prometheus{w: w, url: "http://" + addr, targets: filepath.Join(dir, "targets.json"), began: time.Now()}
@@ -184,7 +184,7 @@ func Watched(t testing.TB) {
 		t.Fatal(err)
 	}
 	if _, err := exec.LookPath("prometheus"); err != nil {
-		t.Skip("prometheus is not installed (Debian: apt-get install prometheus), nothing scrapes the stack")
+		lacks(t, "prometheus is not installed (Debian: apt-get install prometheus), nothing scrapes the stack")
 	}
 	kinds, err := observe.ReadMetrics(root)
 	if err != nil {
