@@ -25,7 +25,7 @@ type limitOptions struct {
 	Message       options.Size `name:"client-message" default:"128KiB" group:"Limits" help:"Size of a client's message, 128KiB at most; a larger one closes with 1009."`
 	MessageRate   int          `name:"client-message-rate" default:"20" placeholder:"N" group:"Limits" help:"Messages, pings and other frames that a client may send per second, five seconds' worth at once; more close with 4012. 0: any number."`
 	CatchUpRate   options.Size `name:"client-catchup-rate" default:"16MiB" group:"Limits" help:"Bytes per second that one client may be sent; beyond it the client is behind, and catches up. 0: any number."`
-	Memory        options.Size `name:"memory-limit" default:"0" group:"Limits" help:"Memory to keep within: when three quarters are used, new clients get 503, and those for which the most is queued are closed with 4005. 0: GOMEMLIMIT if it is set, else nine tenths of the control group's limit, else three quarters of the machine's memory."`
+	Memory        options.Size `name:"memory-limit" default:"0" group:"Limits" help:"Memory to keep within: when three quarters are used, new clients get 503, and those for which the most is queued are closed with 4005. 0: GOMEMLIMIT if it is set, else two thirds of the control group's limit, else three quarters of the machine's memory."`
 
 	TrustedProxies []string `placeholder:"NETWORK" group:"Limits" help:"Addresses and networks of proxies before this router, for instance 10.0.0.0/8. They are believed when they name another address as the client's."`
 	ProxyHeader    string   `default:"X-Forwarded-For" enum:"X-Forwarded-For,Forwarded,X-Real-IP" group:"Limits" help:"Where those proxies name it; other headers are not looked at."`

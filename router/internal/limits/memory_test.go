@@ -66,6 +66,14 @@ func TestMeasureSeesWhatIsHeldAndNotWhatIsGarbage(t *testing.T) {
 	}
 }
 
+func TestBudgetLeavesRoomForTheKernel(t *testing.T) {
+	const limit, here, kernel = 1 << 30, 194, 110 // KB for a client that does not read
+	budget := ofGroup(limit)
+	if all := budget + budget*high/100*kernel/here; all > limit || budget < limit/2 {
+		t.Errorf("with a budget of %d both may have %d of %d", budget, all, limit)
+	}
+}
+
 func TestBudgetOfControlGroups(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
