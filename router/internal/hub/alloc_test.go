@@ -139,6 +139,25 @@ func TestDeliveryAllocatesNothing(t *testing.T) {
 	}
 }
 
+func TestLatencyIsThatOfStreamsThatAreCaughtUp(t *testing.T) {
+	b := newBench(t, 1, func(int) string { return "k" })
+	r := sample(1)
+	observed := func(of string, want bool) {
+		t.Helper()
+		before := b.hub.cfg.Metrics.Latency.Count()
+		b.record(r)
+		r.Offset++
+		if got := b.hub.cfg.Metrics.Latency.Count() - before; (got == 1) != want {
+			t.Errorf("%s: %d deliveries observed, want %v", of, got, want)
+		}
+	}
+	observed("attached at the head", true)
+	b.feed(link.AppendCheckpoint(nil, &link.Checkpoint{Next: 1, Except: []uint64{1}}))
+	observed("behind", false)
+	b.feed(link.AppendCheckpoint(nil, &link.Checkpoint{Next: 2}))
+	observed("caught up", true)
+}
+
 // BenchmarkDelivery is a record's way from the link's message to the client's socket: one record to one client.
 func BenchmarkDelivery(b *testing.B) {
 	bench := newBench(b, 100, func(i int) string { return fmt.Sprint("key-", i) })

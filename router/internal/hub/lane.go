@@ -61,6 +61,7 @@ func (ln *lane) Record(r *link.Record) error {
 		s.lock()
 		if s.enter(t) {
 			before := t.records
+			t.live = to.Live
 			known := s.core.Record(t.now, ln.link.ID, to.Number, r)
 			switch {
 			case !known:
@@ -99,7 +100,7 @@ func (ln *lane) visit(stream uint64, event func(s *Session, now time.Time)) {
 
 // Attached implements link.RouterHandler.
 func (ln *lane) Attached(f link.Attached) error {
-	ln.streams.Attached(f.Stream)
+	ln.streams.Attached(f.Stream, f.Live)
 	ln.visit(f.Stream, func(s *Session, now time.Time) {
 		s.core.Attached(now, ln.link.ID, f)
 		s.note(ln.t)

@@ -553,7 +553,7 @@ func (s *Session) Record(r *link.Record) {
 	s.touch()
 	t.records++
 	t.bytes += uint64(len(frame))
-	if r.Timestamp > 0 {
+	if t.live && r.Timestamp > 0 {
 		t.latency.Note(r.Timestamp)
 	}
 	if s.h.cfg.Faults.breakSocket() {

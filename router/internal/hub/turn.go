@@ -49,6 +49,7 @@ type turn struct {
 	duplicates uint64
 	dropped    uint64
 	latency    metrics.Sample
+	live       bool // the record at hand came on a stream that is caught up: how old it is tells of the way here
 }
 
 type frameKind uint8

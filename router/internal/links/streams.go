@@ -24,6 +24,7 @@ type stream[S any] struct {
 	owner     S
 	partition int32
 	attached  bool
+	live      bool   // it was caught up when it was attached
 	since     uint64 // the partition's count at Attached
 	except    uint64 // the count of the last checkpoint that left this stream out
 	own       int64  // what is covered apart from the partition's number, -1 for nothing
@@ -75,6 +76,7 @@ func (s *Streams[S]) Owner(number uint64) (owner S, ok bool) {
 type Target[S any] struct {
 	Number uint64
 	Owner  S
+	Live   bool // the stream is caught up, as far as the node has said
 }
 
 // Owners appends the owners of those streams that are still there.
@@ -83,21 +85,29 @@ func (s *Streams[S]) Owners(dst []Target[S], numbers []uint64) []Target[S] {
 	defer s.mu.Unlock()
 	for _, n := range numbers {
 		if st, ok := s.byNumber[n]; ok {
-			dst = append(dst, Target[S]{Number: n, Owner: st.owner})
+			dst = append(dst, Target[S]{Number: n, Owner: st.owner, Live: s.liveLocked(st)})
 		}
 	}
 	return dst
 }
 
-// Attached notes that the node answered: checkpoints from now on cover the stream.
-func (s *Streams[S]) Attached(number uint64) {
+// liveLocked reports whether a stream is caught up: the newest checkpoint says so, or its Attached before there is one.
+func (s *Streams[S]) liveLocked(st *stream[S]) bool {
+	if pc := s.covered[st.partition]; pc != nil && pc.count > st.since {
+		return st.attached && pc.count != st.except
+	}
+	return st.live
+}
+
+// Attached notes that the node answered: checkpoints from now on cover the stream. live says that it is caught up.
+func (s *Streams[S]) Attached(number uint64, live bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st, ok := s.byNumber[number]
 	if !ok || st.attached {
 		return
 	}
-	st.attached = true
+	st.attached, st.live = true, live
 	if pc := s.covered[st.partition]; pc != nil {
 		st.since = pc.count
 	}

@@ -31,10 +31,10 @@ func TestCheckpointCoversStreamsAttachedBeforeIt(t *testing.T) {
 	s := NewStreams[string]()
 	early, late := add(t, s, "early", 3), add(t, s, "late", 3)
 	never, other := add(t, s, "never", 3), add(t, s, "other", 4)
-	s.Attached(early)
-	s.Attached(other)
+	s.Attached(early, true)
+	s.Attached(other, true)
 	s.Checkpoint(&link.Checkpoint{Partition: 3, Next: 10})
-	s.Attached(late)
+	s.Attached(late, true)
 	wantCovered(t, s, early, 10)
 	wantCovered(t, s, late, -1)
 	wantCovered(t, s, never, -1)
@@ -48,8 +48,8 @@ func TestCheckpointCoversStreamsAttachedBeforeIt(t *testing.T) {
 func TestCheckpointKeepsWhatItSaidBeforeLeavingAStreamOut(t *testing.T) {
 	s := NewStreams[string]()
 	a, b := add(t, s, "a", 0), add(t, s, "b", 0)
-	s.Attached(a)
-	s.Attached(b)
+	s.Attached(a, true)
+	s.Attached(b, true)
 	s.Checkpoint(&link.Checkpoint{Partition: 0, Next: 10})
 	s.Checkpoint(&link.Checkpoint{Partition: 0, Next: 20, Except: []uint64{b}})
 	wantCovered(t, s, a, 20)
@@ -72,7 +72,7 @@ func TestStreamNumbersAreNeverReusedAndUnknownOnesIgnored(t *testing.T) {
 	if b := add(t, s, "b", 0); b == a {
 		t.Errorf("stream number %d was given twice", b)
 	}
-	s.Attached(a)
+	s.Attached(a, true)
 	s.Checkpoint(&link.Checkpoint{Partition: 0, Next: 9, Except: []uint64{a, 77}, Only: nil})
 	s.Checkpoint(&link.Checkpoint{Partition: 0, Next: 9, Only: []uint64{a, 77}})
 	if _, ok := s.Covered(a); ok {
@@ -86,7 +86,7 @@ func TestStreamNumbersAreNeverReusedAndUnknownOnesIgnored(t *testing.T) {
 func TestDownAnswersForItsStreamsAndTakesNoMore(t *testing.T) {
 	s := NewStreams[string]()
 	a := add(t, s, "a", 0)
-	s.Attached(a)
+	s.Attached(a, true)
 	s.Checkpoint(&link.Checkpoint{Partition: 0, Next: 9})
 	if all := s.Down(); len(all) != 1 || all[0].Owner != "a" {
 		t.Errorf("streams of the link that went down: %v", all)
@@ -119,7 +119,7 @@ func TestLazyJoinEqualsALoopOverStreams(t *testing.T) {
 				for n, m := range model {
 					if !m.attached && rng.IntN(2) == 0 {
 						m.attached = true
-						s.Attached(n)
+						s.Attached(n, true)
 					}
 				}
 			case op < 7:

@@ -79,8 +79,16 @@ func (l *Latency) Add(s *Sample) {
 	s.sum, s.used = 0, false
 }
 
+// Count is how many deliveries were added.
+func (l *Latency) Count() (total uint64) {
+	for i := range l.buckets {
+		total += l.buckets[i].Load()
+	}
+	return total
+}
+
 var latencyDesc = prometheus.NewDesc(namespace+"_delivery_latency_seconds",
-	"Time from a record's timestamp to its write to the client's socket; to its outbox where the socket was full or speaks TLS.", nil, nil)
+	"Time from a record's timestamp to its write to the socket of a client that is caught up; to its outbox where the socket was full or speaks TLS.", nil, nil)
 
 // Describe implements prometheus.Collector.
 func (l *Latency) Describe(ch chan<- *prometheus.Desc) { ch <- latencyDesc }

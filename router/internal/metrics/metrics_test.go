@@ -22,7 +22,7 @@ func TestLatencyIsAHistogramOfWholeSamples(t *testing.T) {
 	l.Add(&s)
 	l.Add(&s) // it is empty now
 	want := `
-# HELP pointsman_router_delivery_latency_seconds Time from a record's timestamp to its write to the client's socket; to its outbox where the socket was full or speaks TLS.
+# HELP pointsman_router_delivery_latency_seconds Time from a record's timestamp to its write to the socket of a client that is caught up; to its outbox where the socket was full or speaks TLS.
 # TYPE pointsman_router_delivery_latency_seconds histogram
 `
 	for _, b := range []struct {
