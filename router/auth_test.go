@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -46,6 +47,9 @@ func TestRouterWithoutKeysAsksClientsToComeBack(t *testing.T) {
 		t.Errorf("a token of 100 KB: %d", status)
 	}
 	waitFor(t, "the log to tell", func() bool { return logs.FilterMessage("keys of tokens cannot be loaded").Len() > 0 })
+	if failures, age := exposed(t, r, "auth_key_failures_total"), exposed(t, r, "auth_keys_age_seconds"); failures < 1 || age != 0 {
+		t.Errorf("without keys: %v failures to load them, %v s old", failures, age)
+	}
 	issuer.Serve(authtest.Set(t, key))
 	// The token is taken; what is missing now is the topic, because there is no etcd.
 	waitFor(t, "keys to be loaded", func() bool {
@@ -56,9 +60,27 @@ func TestRouterWithoutKeysAsksClientsToComeBack(t *testing.T) {
 		!strings.Contains(body, `pointsman_router_auth_total{at="upgrade",result="ok"} 1`) {
 		t.Error("the metrics do not count keys and tokens")
 	}
+	waitFor(t, "the keys to grow older", func() bool { return exposed(t, r, "auth_keys_age_seconds") > 0 })
 	if err := stop(); err != nil {
 		t.Errorf("an orderly stop gave %v", err)
 	}
+}
+
+// exposed is the number of a metric without labels.
+func exposed(t *testing.T, r *router.Router, name string) float64 {
+	t.Helper()
+	_, body := get(t, "http://"+r.AdminAddr()+"/metrics")
+	for line := range strings.Lines(body) {
+		if text, ok := strings.CutPrefix(line, "pointsman_router_"+name+" "); ok {
+			n, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+	}
+	t.Fatalf("no metric %s", name)
+	return 0
 }
 
 // TestTokensStayOutOfLogsAndMetrics sends tokens of all kinds, in every way, and looks for them in everything that
