@@ -363,7 +363,7 @@ func (ln *lane) receive(fn func(ln *lane)) {
 }
 
 func (ln *lane) attached(f link.Attached) {
-	ln.streams.Attached(f.Stream)
+	ln.streams.Attached(f.Stream, f.Live)
 	if s, ok := ln.streams.Owner(f.Stream); ok {
 		s.attachedAt(ln.id, f)
 		s.visit(func(now time.Time) { s.core.Attached(now, ln.id, f) })
