@@ -127,6 +127,7 @@ type conn struct {
 	patience time.Duration
 	hello    message
 	answer   *http.Response
+	early    []message // records that came before a wanted answer, see suite.open
 }
 
 // refused is an answer in place of an upgrade.
@@ -198,7 +199,8 @@ func (c *conn) read(ctx context.Context) (websocket.MessageType, []byte, error) 
 
 // next gives the next message of a type. Those that may come at any time are passed over; a hello, record or gap that
 // was not asked for is an error.
-func (c *conn) next(ctx context.Context, kind string) (message, error) {
+func (c *conn) next(ctx context.Context, kinds ...string) (message, error) {
+	kind := strings.Join(kinds, " or ")
 	ctx, cancel := c.within(ctx, "no "+kind+" came")
 	defer cancel()
 	for {
@@ -214,7 +216,7 @@ func (c *conn) next(ctx context.Context, kind string) (message, error) {
 			return m, fmt.Errorf("%w: %.200q", err, text)
 		}
 		switch {
-		case m.Type == kind:
+		case slices.Contains(kinds, m.Type):
 			return m, nil
 		case m.Type == "":
 			return m, fmt.Errorf("a message without a type: %.200q", text)
@@ -228,7 +230,13 @@ func (c *conn) next(ctx context.Context, kind string) (message, error) {
 func (c *conn) records(ctx context.Context, n int) ([]message, error) {
 	out := make([]message, 0, n)
 	for len(out) < n {
-		m, err := c.next(ctx, "record")
+		var m message
+		var err error
+		if len(c.early) > 0 {
+			m, c.early = c.early[0], c.early[1:]
+		} else {
+			m, err = c.next(ctx, "record")
+		}
 		if err != nil {
 			return nil, fmt.Errorf("record %d of %d: %w", len(out)+1, n, err)
 		}

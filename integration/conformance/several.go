@@ -34,9 +34,14 @@ func (s *suite) open(ctx context.Context, q url.Values, keys ...string) (*conn, 
 	}
 	got := map[string]message{}
 	for len(got) < len(keys) {
-		m, err := c.next(ctx, "subscribed")
+		m, err := c.next(ctx, "subscribed", "record")
 		switch {
 		case err != nil:
+		case m.Type == "record" && m.Key != nil && got[*m.Key].Key != nil:
+			c.early = append(c.early, m) // one key need not wait for the others
+			continue
+		case m.Type == "record":
+			err = errors.New("a record came before its key was subscribed")
 		case m.Key == nil || m.Cursor == "" || m.Resumed == nil:
 			err = errors.New("subscribed has no key, cursor or resumed")
 		case got[*m.Key].Key != nil:
