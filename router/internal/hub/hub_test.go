@@ -541,18 +541,7 @@ func TestStormLosesNothing(t *testing.T) {
 		for k := range 40 {
 			r.append(fmt.Sprint("client-", k), quoted(n))
 		}
-		node := nodes[rng.IntN(len(nodes))]
-		switch rng.IntN(6) {
-		case 0:
-			node.Break()
-		case 1:
-			node.Freeze()
-			time.AfterFunc(50*time.Millisecond, node.Thaw)
-		case 2, 3:
-			r.claim(node, rng.Int32N(8), rng.Int32N(8), rng.Int32N(8))
-		case 4:
-			node.Checkpoint(rng.Int32N(8))
-		}
+		r.disturb(rng, nodes)
 		r.consistent()
 	}
 	wg.Wait()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -160,6 +161,22 @@ func (r *rig) claim(n *nodetest.Node, partitions ...int32) {
 		r.pic.Claims[p] = directory.Claim{V: 1, Node: n.ID, Instance: n.Instance, Incarnation: 1, Generation: r.gen}
 	}
 	r.put()
+}
+
+// disturb does one random thing to one of the nodes, or nothing.
+func (r *rig) disturb(rng *rand.Rand, nodes []*nodetest.Node) {
+	node := nodes[rng.IntN(len(nodes))]
+	switch rng.IntN(6) {
+	case 0:
+		node.Break()
+	case 1:
+		node.Freeze()
+		time.AfterFunc(50*time.Millisecond, node.Thaw)
+	case 2, 3:
+		r.claim(node, rng.Int32N(8), rng.Int32N(8), rng.Int32N(8))
+	case 4:
+		node.Checkpoint(rng.Int32N(8))
+	}
 }
 
 func (r *rig) partition(key string) int32 {
