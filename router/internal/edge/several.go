@@ -39,11 +39,12 @@ func (e *Edge) messageSeveral(k *hub.Socket, place *limits.Place, text []byte) {
 		k.Conn().Close(closecode.Policy, "resume is only possible as the first message, with ?resume=message")
 	case !e.heeds(k.Conn()):
 	case m.Type == clientmsg.TypeUnsubscribe:
+		if k.Follows(m.Key) {
+			place.Part(m.Key) // before the answer: who reads that may ask for the place at once
+		}
 		if err := k.Unsubscribe(m.Key); err != nil {
 			k.Refuse(m.Type, m.Key, clientmsg.RefusedUnknown, err.Error())
-			return
 		}
-		place.Part(m.Key)
 	default:
 		if reason, detail := e.subscribe(k, place, &m); reason != "" {
 			k.Refuse(m.Type, m.Key, reason, detail)
