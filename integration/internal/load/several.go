@@ -236,6 +236,13 @@ func (c *Several) Live() bool {
 	return c.live == len(c.keys)
 }
 
+// Combined reports whether a message has named the position of all keys.
+func (c *Several) Combined() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.all != ""
+}
+
 // Since reports whether every key has had a record stamped at or after a time in milliseconds.
 func (c *Several) Since(stamp int64) bool {
 	c.mu.Lock()
