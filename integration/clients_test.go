@@ -9,3 +9,5 @@ import (
 func TestConformance(t *testing.T) { scenario.Conformance(t) }
 
 func TestSeveralKeysInNode(t *testing.T) { scenario.SeveralKeysInNode(t) }
+
+func TestSeveralKeysInGo(t *testing.T) { scenario.SeveralKeysInGo(t) }

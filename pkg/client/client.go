@@ -1,5 +1,5 @@
-// Package client receives the records of one client key from Pointsman's routers, over as many connections as
-// it takes.
+// Package client receives the records of a client key, or of several, from Pointsman's routers, over as many connections
+// as it takes.
 //
 //	c, err := client.Connect(ctx, client.Config{URLs: []string{"ws://127.0.0.1:8080"}, Key: []byte("alice")})
 //	if err != nil {
@@ -13,7 +13,8 @@
 //		store(record.Value, record.Cursor) // together, and the effect is exactly-once
 //	}
 //
-// Events gives everything else, too: gaps, checkpoints, connections that end.
+// Events gives everything else, too: gaps, checkpoints, connections that end. With Config.Keys several keys share the
+// connection, and Subscribe and Unsubscribe change which.
 //
 // When a connection breaks, falls silent for longer than the router's heartbeat allows, or is closed with a code
 // that asks for it, the client connects to the next URL with the cursor of the last message it received, and the
@@ -28,7 +29,6 @@ import (
 	"iter"
 	"net/http"
 	"net/url"
-	"slices"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -54,8 +54,11 @@ type Config struct {
 	URLs []string
 	// Key is the client key, for routers without authentication. nil names none.
 	Key []byte
-	// Keys are several client keys on one connection, in place of Key. Empty and not nil follows all that the token names.
+	// Keys are several client keys on one connection, in place of Key; Subscribe and Unsubscribe change them. Empty and not
+	// nil follows all that the token names.
 	Keys [][]byte
+	// Several is for several keys of which none is known yet: with Keys nil nothing is followed until Subscribe.
+	Several bool
 	// Cursor continues where an earlier client stopped; it comes from an event or from Client.Cursor.
 	Cursor string
 	// From is where to begin without a Cursor: "latest" (the default), "earliest", an RFC 3339 time, an offset.
@@ -143,6 +146,7 @@ type Client struct {
 	events chan item     // closed by run
 	opened chan struct{} // closed by run at the first upgrade that succeeds
 	done   chan struct{} // closed by run at its end
+	told   chan struct{} // the keys have changed; capacity 1, never closed
 
 	// Owned by run; err may be read after done.
 	err      error
@@ -154,6 +158,7 @@ type Client struct {
 	cursor  string // guarded by mu: of the last event that Next returned
 	settled string // guarded by mu: of the last one that the program is done with
 	stats   Stats  // guarded by mu
+	keys    *keys  // what it points to is guarded by mu; nil with one key
 
 	saving sync.WaitGroup // save, begun by Connect
 }
@@ -182,6 +187,8 @@ func Connect(ctx context.Context, cfg Config) (*Client, error) {
 		events:   make(chan item, cfg.Buffer),
 		opened:   make(chan struct{}),
 		done:     make(chan struct{}),
+		told:     make(chan struct{}, 1),
+		keys:     newKeys(cfg),
 		position: newPosition(cfg.Cursor),
 		cursor:   cfg.Cursor,
 		settled:  cfg.Cursor,
@@ -311,25 +318,7 @@ func parseURLs(cfg Config) ([]*url.URL, error) {
 			}
 			u.RawQuery = q.Encode()
 		}
-		if cfg.Keys != nil {
-			addKeys(u, cfg.Keys)
-		}
 		urls = append(urls, u)
 	}
 	return urls, nil
-}
-
-// addKeys names several keys: either all as text, or all as bytes.
-func addKeys(u *url.URL, keys [][]byte) {
-	q := u.Query()
-	q.Set("several", "true")
-	text := !slices.ContainsFunc(keys, func(k []byte) bool { return !utf8.Valid(k) })
-	for _, key := range keys {
-		if text {
-			q.Add("key", string(key))
-		} else {
-			q.Add("key_b64", base64.RawURLEncoding.EncodeToString(key))
-		}
-	}
-	u.RawQuery = q.Encode()
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/pointsmanhq/pointsman/proto/link"
 )
 
-// Event is one of *Hello, *Subscribed, *Record, *Checkpoint, *Gap, *Waiting, *GoAway, *Expiring and
-// *Disconnected.
+// Event is one of *Hello, *Subscribed, *Unsubscribed, *Refused, *Record, *Checkpoint, *Gap, *Waiting, *GoAway, *Expiring
+// and *Disconnected.
 type Event interface{ event() }
 
 // Header is a record's header; a nil Value is Kafka's null.
@@ -42,6 +42,21 @@ type Subscribed struct {
 	Cursor  string // continues this key alone
 	Key     []byte
 	Resumed bool // as in Hello
+}
+
+// Unsubscribed says that nothing more comes of a key.
+type Unsubscribed struct {
+	Cursor string // where it would go on, as Start.Cursor; "" if it was not live
+	Key    []byte
+}
+
+// Refused says that a Subscribe is not granted. With the reason "already" the key is followed, because the token names it;
+// with "unavailable" it is asked for again in a moment; with any other it is given up.
+type Refused struct {
+	Of     string // "subscribe"
+	Key    []byte
+	Reason string // for programs: see clientmsg.RefusedForbidden and the others
+	Detail string // for people
 }
 
 // Checkpoint moves the cursor without a record.
@@ -81,6 +96,8 @@ type Disconnected struct {
 func (*Record) event()       {}
 func (*Hello) event()        {}
 func (*Subscribed) event()   {}
+func (*Unsubscribed) event() {}
+func (*Refused) event()      {}
 func (*Checkpoint) event()   {}
 func (*Gap) event()          {}
 func (*Waiting) event()      {}

@@ -75,9 +75,34 @@ func (p *position) begin(key []byte, cursor string) {
 	}
 }
 
+// forget lets a key begin again wherever the program wants it to.
+func (p *position) forget(key string) {
+	here := func(s placed) bool { return s.key == key }
+	p.floor, p.single = slices.DeleteFunc(p.floor, here), slices.DeleteFunc(p.single, here)
+	for f := range p.next {
+		if f.key == key {
+			delete(p.next, f)
+		}
+	}
+}
+
+// keep forgets the keys that do not go on: the router's answer to an unsubscribe may be lost with its connection.
+func (p *position) keep(goesOn func(key string) bool) {
+	for _, s := range slices.Concat(p.floor, p.single) {
+		if !goesOn(s.key) {
+			p.forget(s.key)
+		}
+	}
+	for f := range p.next {
+		if !goesOn(f.key) {
+			delete(p.next, f)
+		}
+	}
+}
+
 // take applies a message and gives the cursor that holds after it ("" for no change), and whether it repeats a
-// record that was received.
-func (p *position) take(m *clientmsg.Message, asked string) (cursor string, repeat bool) {
+// record that was received. granted is what the program asked for by a subscribe that a subscribed answers.
+func (p *position) take(m *clientmsg.Message, asked string, granted *Start) (cursor string, repeat bool) {
 	switch m.Type {
 	case clientmsg.TypeRecord:
 		f := feed{string(m.Key), m.Partition}
@@ -90,13 +115,24 @@ func (p *position) take(m *clientmsg.Message, asked string) (cursor string, repe
 			return p.text(), false
 		}
 	case clientmsg.TypeSubscribed: // with several keys, in place of hello
-		if m.Resumed {
+		switch {
+		case granted != nil:
+			at := m.Cursor
+			if granted.Cursor != "" && !m.Resumed { // as with hello the gap that follows moves the cursor
+				at = granted.Cursor
+			}
+			p.forget(string(m.Key))
+			p.single = move(p.single, m.Key, at)
+		case m.Resumed:
 			p.single = move(p.single, m.Key, m.Cursor)
-		} else {
+		default:
 			p.begin(m.Key, m.Cursor)
 		}
 		return p.text(), false
 	case clientmsg.TypeUnsubscribed:
+		p.forget(string(m.Key))
+		return p.text(), false
+	case clientmsg.TypeRefused:
 		return "", false
 	case clientmsg.TypeHello:
 		if asked != "" && !m.Resumed {

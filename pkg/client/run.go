@@ -128,8 +128,8 @@ func (c *Client) wasOpened() bool {
 }
 
 // attempt connects and serves until the connection ends.
-func (c *Client) attempt(u *url.URL) ending {
-	cursor := c.position.text()
+func (c *Client) attempt(base *url.URL) ending {
+	u, cursor := c.next(base)
 	conn, wire, err := c.dial(u, cursor)
 	if err != nil {
 		var refused *RefusedError
@@ -162,6 +162,24 @@ func (c *Client) attempt(u *url.URL) ending {
 	end.lost = c.ctx.Err() == nil
 	end.lived = time.Since(begun)
 	return end
+}
+
+// next is what the next connection begins with: its address, with the keys where there may be several, and the cursor.
+func (c *Client) next(base *url.URL) (u *url.URL, cursor string) {
+	if c.keys == nil {
+		return base, c.position.text()
+	}
+	at := *base
+	q := at.Query()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	resumes := c.keys.connect(q)
+	at.RawQuery = q.Encode()
+	c.position.keep(c.keys.goesOn)
+	if resumes {
+		cursor = c.position.text()
+	}
+	return &at, cursor
 }
 
 // dial gives the WebSocket connection and what it runs on.
@@ -213,7 +231,7 @@ func (c *Client) target(u *url.URL, cursor string) (target string, asMessage boo
 	case cursor != "":
 		q.Set("cursor", cursor)
 	}
-	if c.cfg.From != "" && !asMessage && (cursor == "" || c.cfg.Keys != nil) { // of several keys some may have no place
+	if c.cfg.From != "" && !asMessage && (cursor == "" || c.keys != nil) && q.Get("several") != "none" { // of several keys some may have no place
 		q.Set("from", c.cfg.From)
 	}
 	at.RawQuery = q.Encode()
@@ -248,6 +266,8 @@ func refusal(resp *http.Response) *RefusedError {
 func (c *Client) serve(conn *websocket.Conn, u *url.URL, asked string) ending {
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(c.ctx))
 	renewer := c.renewer(ctx, conn)
+	teller := &teller{c: c, ctx: ctx, conn: conn}
+	defer teller.wg.Wait()
 	defer renewer.wg.Wait()
 	defer cancel(nil)
 	limit := c.silence(firstSilence)
@@ -272,6 +292,7 @@ func (c *Client) serve(conn *websocket.Conn, u *url.URL, asked string) ending {
 		switch m.Type {
 		case clientmsg.TypeHello:
 			limit = c.silence(m.Heartbeat + m.Heartbeat/2)
+			teller.start()
 		case clientmsg.TypeGoAway:
 			end.after = m.RetryAfter
 		case clientmsg.TypeExpiring:
@@ -338,7 +359,7 @@ func failure(ctx context.Context, u *url.URL, err error) (_ error, fatal bool) {
 
 // deliver turns a message into an event; false when the client is closed.
 func (c *Client) deliver(u *url.URL, m *clientmsg.Message, asked string) bool {
-	cursor, repeat := c.position.take(m, asked)
+	cursor, repeat := c.position.take(m, asked, c.hear(m))
 	it := item{cursor: cursor}
 	switch m.Type {
 	case clientmsg.TypeHello:
@@ -353,6 +374,10 @@ func (c *Client) deliver(u *url.URL, m *clientmsg.Message, asked string) bool {
 		it.event = record(m)
 	case clientmsg.TypeSubscribed:
 		it.event = &Subscribed{Cursor: m.Cursor, Key: m.Key, Resumed: m.Resumed}
+	case clientmsg.TypeUnsubscribed:
+		it.event = &Unsubscribed{Cursor: m.Cursor, Key: m.Key}
+	case clientmsg.TypeRefused:
+		it.event = &Refused{Of: m.Of, Key: m.Key, Reason: m.Reason, Detail: m.Detail}
 	case clientmsg.TypeCheckpoint:
 		it.event = &Checkpoint{Cursor: m.Cursor}
 	case clientmsg.TypeGap:

@@ -1,9 +1,12 @@
 package scenario
 
 import (
+	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -11,6 +14,7 @@ import (
 	"github.com/pointsmanhq/pointsman/integration/internal/checker"
 	"github.com/pointsmanhq/pointsman/integration/internal/load"
 	"github.com/pointsmanhq/pointsman/integration/internal/stack"
+	"github.com/pointsmanhq/pointsman/pkg/client"
 )
 
 // SeveralKeys follows many keys on each socket while nodes are killed, and a router: half of the sockets come back at
@@ -102,5 +106,91 @@ func SeveralKeys(t testing.TB) {
 	}
 	if combined < sockets/2 {
 		t.Errorf("only %d sockets came back with a combined cursor", combined)
+	}
+}
+
+// SeveralKeysInGo: the Go client follows several keys on one connection; one is added later, and one is left and followed
+// again behind where it was left, over the death of a node and of routers.
+func SeveralKeysInGo(t testing.TB) {
+	w := begin(t, stack.Options{Routers: 2, Nodes: 2})
+	names := keys("several", 6)
+	late, pausing := names[5], names[4]
+	cfg := client.Config{URLs: []string{w.Routers()[0].URL, w.Routers()[1].URL}, From: "earliest", MaxBackoff: time.Second, DialTimeout: 2 * time.Second}
+	for _, key := range names[:5] {
+		cfg.Keys = append(cfg.Keys, []byte(key))
+	}
+	c, err := client.Connect(w.ctx, cfg)
+	w.must(err)
+	var mu sync.Mutex
+	got := map[string][]Got{}
+	paused := make(chan string, 1)
+	ctx, stop := context.WithCancel(w.ctx)
+	var following sync.WaitGroup
+	following.Go(func() {
+		for event, err := range c.Events(ctx) {
+			switch e := event.(type) {
+			case *client.Record:
+				mu.Lock()
+				got[string(e.Key)] = append(got[string(e.Key)], Got{e.Partition, e.Offset})
+				mu.Unlock()
+			case *client.Unsubscribed:
+				paused <- e.Cursor
+			case *client.Refused:
+				t.Errorf("%s of %s was refused: %s", e.Of, e.Key, e.Detail)
+			case *client.Disconnected:
+				t.Logf("%v", e.Err)
+			case nil:
+				if ctx.Err() == nil {
+					t.Errorf("next: %v", err)
+				}
+			}
+		}
+	})
+	t.Cleanup(func() {
+		stop()
+		following.Wait()
+		_ = c.Close()
+	})
+	followers := make([]Follower, 0, len(names))
+	for _, key := range names {
+		followers = append(followers, Follower{Name: "pkg/client of " + key, Key: key, Look: func() ([]Got, int, int) {
+			mu.Lock()
+			defer mu.Unlock()
+			return slices.Clone(got[key]), int(c.Stats().Connections), 0
+		}})
+	}
+	w.produce(names, 60, 128)
+	w.caughtUp(followers[:5], flowing)
+	w.must(c.Subscribe([]byte(late), client.Start{From: "earliest"}))
+	w.must(c.Unsubscribe([]byte(pausing)))
+	var at string
+	select {
+	case at = <-paused:
+	case <-w.ctx.Done():
+		t.Fatal("unsubscribe is not answered")
+	}
+	w.must(w.KillNode(w.ctx, w.Nodes()[0].ID))
+	others := append(slices.Clone(followers[:4]), followers[5])
+	w.caughtUp(others, flowing)
+	had, _, _ := followers[4].Look()
+	for i := range 2 {
+		w.must(w.KillRouter(w.ctx, i))
+		w.caughtUp(others, flowing)
+		w.must(w.StartRouter(w.ctx, i))
+	}
+	if now, _, _ := followers[4].Look(); len(now) != len(had) {
+		t.Errorf("%d records came of the key that is not followed", len(now)-len(had))
+	}
+	w.must(c.Subscribe([]byte(pausing), client.Start{Cursor: at}))
+	w.caughtUp(followers, flowing)
+	w.must(w.quiet())
+	w.caughtUp(followers, 0)
+	for _, f := range followers {
+		got, connected, _ := f.Look()
+		lost, repeated, reordered := w.compare(f.Key, got)
+		t.Logf("%s: %d records, %d connections; %d lost, %d repeated, %d reordered", f.Name, len(got), connected, lost, repeated, reordered)
+		if lost != 0 || repeated != 0 || reordered != 0 || connected != 3 {
+			t.Errorf("%s did not get what the topic holds", f.Name)
+		}
 	}
 }
