@@ -18,6 +18,7 @@ import (
 	"github.com/pointsmanhq/pointsman/pkg/client"
 	"github.com/pointsmanhq/pointsman/pkg/options"
 	"github.com/pointsmanhq/pointsman/proto/clientmsg"
+	"github.com/pointsmanhq/pointsman/proto/link"
 )
 
 // invoke runs a command line and returns its exit code and what it printed.
@@ -72,6 +73,7 @@ func TestBadOptionsAreOneLineAndExitCodeTwo(t *testing.T) {
 		{[]string{"tail"}, "key"},
 		{[]string{"tail", "alice", "--token-file=/nowhere"}, "--token-file"},
 		{[]string{"tail", "--base64", "!!"}, "base64"},
+		{[]string{"tail", "alice", "--values", "-o", "json"}, "--values"},
 	} {
 		code, _, errs := invoke(t, c.args...)
 		if code != options.ExitUsage || !strings.Contains(strings.ToLower(errs), strings.ToLower(c.want)) || strings.Count(errs, "\n") != 1 {
@@ -169,6 +171,62 @@ func TestTailPrintsRecords(t *testing.T) {
 	}
 	if code, out, _ := invoke(t, "tail", "alice", url, "--values", "--count=1"); code != 0 || out != "{\"n\":1}\n" {
 		t.Errorf("tail --values: %d %q", code, out)
+	}
+}
+
+// What a router sends that moves the cursor is printed as it came, but in one line and without what a terminal obeys.
+func TestTailPrintsJSON(t *testing.T) {
+	headers := []link.Header{{Key: []byte("trace"), Value: []byte("4bf9")}, {Key: []byte("null")}}
+	sent := [][]byte{
+		clientmsg.AppendHello(nil, "c0", []byte("alice"), false, time.Minute),
+		clientmsg.AppendGap(nil, "c1", 3, -1, 7, link.GapRetention),
+		clientmsg.AppendRecord(nil, "c2", 3, 7, 1_700_000_000_000, headers, []byte("{\n  \"n\": 1.0,\r\n  \"s\": \"<\u009b\U000e0001ä\"\n}"), false, nil),
+		clientmsg.AppendWaiting(nil),
+		clientmsg.AppendRecord(nil, "c3", 3, 9, clientmsg.NoTimestamp, nil, nil, true, nil),
+		clientmsg.AppendCheckpoint(nil, "c4"),
+		clientmsg.AppendRecord(nil, "c5", 3, 11, 1_700_000_000_000, nil, []byte{0xff}, false, nil),
+	}
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{clientmsg.JSON}})
+		if err != nil {
+			return
+		}
+		defer func() { _ = ws.CloseNow() }()
+		for _, msg := range sent {
+			if ws.Write(r.Context(), websocket.MessageText, msg) != nil {
+				return
+			}
+		}
+		_, _, _ = ws.Read(r.Context()) // until the client leaves
+	}))
+	defer srv.Close()
+	code, out, errs := invoke(t, "tail", "alice", "--url=ws"+strings.TrimPrefix(srv.URL, "http"), "--from=earliest", "--count=3", "-o", "json")
+	want := `{"type":"hello","cursor":"c0","key":"alice","resumed":false,"heartbeat_ms":60000}
+{"type":"gap","cursor":"c1","reason":"retention","partition":3,"to":7}
+{"type":"record","cursor":"c2","partition":3,"offset":7,"timestamp":"2023-11-14T22:13:20.000Z","headers":[{"key":"trace","text":"4bf9"},{"key":"null"}],"value":{"n":1.0,"s":"<\u009b\udb40\udc01ä"}}
+{"type":"record","cursor":"c3","partition":3,"offset":9,"tombstone":true}
+{"type":"checkpoint","cursor":"c4"}
+{"type":"record","cursor":"c5","partition":3,"offset":11,"timestamp":"2023-11-14T22:13:20.000Z","base64":"/w=="}
+`
+	if code != 0 || out != want {
+		t.Errorf("tail: %d %q\n%s\nwant\n%s", code, errs, out, want)
+	}
+	if errs != "# waiting: no node serves the key\n" {
+		t.Errorf("remarks: %q", errs)
+	}
+	for line := range strings.Lines(out) {
+		if m, err := clientmsg.Parse([]byte(line)); err != nil {
+			t.Errorf("%s: %v, %v", line, m, err)
+		}
+	}
+}
+
+// A gap of one key of several names it, whatever it is made of.
+func TestTailNamesTheKeyOfAGap(t *testing.T) {
+	for key, want := range map[string]string{"bob": `"key":"bob"`, "": `"key":""`, "\xff": `"key_b64":"/w=="`} {
+		if got := string(message(&client.Gap{Key: []byte(key), Reason: "moved", From: 3, To: 4})); !strings.Contains(got, want) || !strings.Contains(got, `"from":3`) {
+			t.Errorf("%q: %s, want %s in it", key, got, want)
+		}
 	}
 }
 
