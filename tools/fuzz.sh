@@ -7,7 +7,7 @@ seconds=${1:-10}
 one() {
   local dir=$1 target=$2 out
   if out=$("${GO:-go}" test -run '^$' -fuzz "^$target\$" -fuzztime "${seconds}s" -parallel 1 "./$dir" 2>&1); then
-    printf 'ok      %-28s %-42s %s\n' "$dir" "$target" "$(grep -oE 'execs: [0-9]+' <<<"$out" | tail -1)"
+    printf 'ok      %-34s %-42s %s\n' "$dir" "$target" "$(grep -oE 'execs: [0-9]+' <<<"$out" | tail -1)"
     return 0
   fi
   printf 'FAILED  %s %s\n%s\n' "$dir" "$target" "$out"
@@ -15,6 +15,6 @@ one() {
 }
 export -f one
 export seconds
-grep -rn --include='*_test.go' '^func Fuzz' proto pkg router wsnode |
+grep -rn --include='*_test.go' --exclude-dir=.work '^func Fuzz' proto pkg router wsnode integration |
   sed -E 's#^(.*)/[^/]*_test\.go:[0-9]+:func (Fuzz[A-Za-z0-9_]*).*#\1 \2#' | sort |
   xargs -P 2 -L 1 bash -c 'one "$@"' one
