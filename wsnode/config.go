@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"time"
 
@@ -40,7 +39,7 @@ type Config struct {
 	ProducerMetadataAge time.Duration // how long a producer may go on with an old partition count; default 8 min
 
 	Listen    string // for routers; default :9080; port 0 takes a free one
-	Advertise string // host:port that routers dial; default: the listener's, see advertised
+	Advertise string // host:port that routers dial; default: the listener's, see Node.advertised
 	LinkToken string // routers must show it; empty: none is asked for
 	LinkTLS   *tls.Config
 	Admin     string // for operators; empty: no admin server
@@ -150,30 +149,4 @@ func random(n int) (string, error) {
 		return "", fmt.Errorf("make a random id: %w", err)
 	}
 	return hex.EncodeToString(b), nil
-}
-
-// advertised is the address that routers dial. A listener on all interfaces has none of its own: then it is
-// the one from which this machine reaches etcd, because routers reach etcd too.
-func (c *Config) advertised(listening net.Addr) string {
-	if c.Advertise != "" {
-		return c.Advertise
-	}
-	host, port, err := net.SplitHostPort(listening.String())
-	if err != nil {
-		return listening.String()
-	}
-	if ip := net.ParseIP(host); ip != nil && !ip.IsUnspecified() {
-		return net.JoinHostPort(host, port)
-	}
-	// No packet is sent: connecting a datagram socket only chooses the route.
-	if conn, err := net.Dial("udp", endpointHost(c.Etcd[0])); err == nil {
-		defer func() { _ = conn.Close() }()
-		if local, ok := conn.LocalAddr().(*net.UDPAddr); ok {
-			return net.JoinHostPort(local.IP.String(), port)
-		}
-	}
-	if name, err := os.Hostname(); err == nil {
-		return net.JoinHostPort(name, port)
-	}
-	return net.JoinHostPort("127.0.0.1", port)
 }

@@ -24,7 +24,7 @@ func (n *Node) drain(hard context.Context) error {
 	n.draining.Store(true)
 	n.at("draining")
 	n.log.Info("draining", zap.Duration("at_most", n.cfg.DrainTimeout))
-	n.publisher.SetNode(n.value(true))
+	n.publish()
 	n.links.Drain()
 
 	grace, cancel := context.WithTimeout(hard, n.cfg.DrainTimeout)

@@ -276,8 +276,9 @@ func prepare(t *testing.T, change ...func(*Config)) *bench {
 	}
 	b := &bench{t: t, c: newCluster(), r: newRegistry(), n: n, done: make(chan error, 1)}
 	n.doors = doors{
-		kafka: func(context.Context, kafka.Config) (broker, error) { return b.c, nil },
-		etcd:  func(etcdmap.Config) (register, error) { return b.r, nil },
+		machine: thisMachine{},
+		kafka:   func(context.Context, kafka.Config) (broker, error) { return b.c, nil },
+		etcd:    func(etcdmap.Config) (register, error) { return b.r, nil },
 	}
 	return b
 }

@@ -74,7 +74,10 @@ type Node struct {
 	handing  atomic.Bool // draining, and streams may be left
 	alone    atomic.Bool // the log said that nobody can take over
 	addr     atomic.Pointer[string]
-	joined   atomic.Pointer[time.Time] // when the membership began
+
+	publishing sync.Mutex // of what etcd is told of the node
+
+	joined atomic.Pointer[time.Time] // when the membership began
 
 	records, bytes atomic.Uint64 // admitted by live readers
 }
@@ -298,7 +301,7 @@ func (n *Node) start(ctx context.Context, life *life) (closing func(), err error
 		return closing, err
 	}
 	undo = append(undo, func() { _ = n.listener.Close() })
-	addr := n.cfg.advertised(n.listener.Addr())
+	addr, derived := n.advertised(ctx)
 	n.addr.Store(&addr)
 
 	n.build(view, incarnation)
@@ -325,6 +328,9 @@ func (n *Node) start(ctx context.Context, life *life) (closing func(), err error
 		return closing, context.Cause(ctx)
 	}
 	n.join(life)
+	if derived {
+		life.run("address", n.followAddress)
+	}
 	n.log.Info("node is published", zap.String("addr", addr), zap.String("instance", n.instance))
 	n.at("")
 	close(n.ready)

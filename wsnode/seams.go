@@ -48,14 +48,17 @@ type publisher interface {
 	Revoke(ctx context.Context) error
 }
 
-// doors open the two dependencies; tests have their own.
+// doors open the two dependencies and look at the machine; tests have their own.
 type doors struct {
+	machine machine
+
 	kafka func(ctx context.Context, cfg kafka.Config) (broker, error)
 	etcd  func(cfg etcdmap.Config) (register, error)
 }
 
 func realDoors() doors {
 	return doors{
+		machine: thisMachine{},
 		kafka: func(ctx context.Context, cfg kafka.Config) (broker, error) {
 			c, err := kafka.Open(ctx, cfg)
 			if err != nil {
