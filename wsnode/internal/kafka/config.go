@@ -53,6 +53,7 @@ func (cfg Config) base() (*sarama.Config, error) {
 	sc.Net.WriteTimeout = cfg.NetTimeout
 	sc.Net.ReadTimeout = cfg.NetTimeout + cfg.FetchMaxWait
 	sc.Metadata.AllowAutoTopicCreation = false
+	sc.MetricRegistry = unmeasured{}
 	if err := Secure(sc, cfg.TLS, cfg.SASL); err != nil {
 		return nil, err
 	}

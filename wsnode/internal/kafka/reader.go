@@ -27,6 +27,11 @@ const (
 	awayMost = 150 * time.Millisecond
 	// refusedMost is the same for a partition that is refused, or cannot be understood, by a broker that is there.
 	refusedMost = time.Second
+	// pace is the least time from one fetch to the next while records come by the few: the cost of a fetch, here and at
+	// the broker, is then shared by those of a millisecond. A record that comes after a pause finds a fetch waiting.
+	pace = time.Millisecond
+	// paced is the size of an answer, in bytes, from which on the next fetch is not put off.
+	paced = 64 << 10
 	// readerIdle is how long the reader of a broker outlives its last partition.
 	readerIdle = 30 * time.Second
 )
@@ -273,6 +278,9 @@ type reader struct {
 	touched  time.Time // when the broker was last known to be there
 	down     bool      // it did not answer last time
 	oneByOne bool      // an answer could not be decoded: find out whose part it was
+	asked    time.Time // when the last fetch for many was sent
+	few      bool      // its answer had records, but few
+	clock    *time.Timer
 }
 
 func (r *reader) run() {
@@ -280,6 +288,8 @@ func (r *reader) run() {
 	defer r.conn.close()
 	idle := time.NewTimer(readerIdle)
 	defer idle.Stop()
+	r.clock = time.NewTimer(0)
+	defer r.clock.Stop()
 	for ctx.Err() == nil {
 		r.takeIncoming()
 		if len(r.held) > 0 {
@@ -341,12 +351,25 @@ func (r *reader) round(ctx context.Context) {
 	}
 }
 
+// keepPace waits until the next fetch is due.
+func (r *reader) keepPace(ctx context.Context) {
+	if wait := pace - time.Since(r.asked); r.few && wait > 0 {
+		r.clock.Reset(wait)
+		select {
+		case <-r.clock.C:
+		case <-ctx.Done():
+		}
+	}
+	r.asked, r.few = time.Now(), false
+}
+
 func (r *reader) fetchTogether(ctx context.Context, parts []*part) {
 	c := r.l.c
 	asks := make([]ask, len(parts))
 	for i, p := range parts {
 		asks[i] = ask{partition: p.partition, from: p.pos, maxBytes: p.size, epoch: p.epoch}
 	}
+	r.keepPace(ctx)
 	var resp *sarama.FetchResponse
 	err := r.conn.do(ctx, func(cn *conn) (err error) {
 		resp, err = cn.broker.Fetch(newFetch(c.cfg.Topic, c.cfg.FetchMaxWait, c.cfg.FetchTotal, asks...))
@@ -368,6 +391,8 @@ func (r *reader) fetchTogether(ctx context.Context, parts []*part) {
 	if !r.inTouch(ctx) {
 		return
 	}
+	size := 0
+	defer func() { r.few = size > 0 && size < paced }()
 	for _, p := range parts {
 		block := resp.GetBlock(c.cfg.Topic, p.partition)
 		switch {
@@ -376,6 +401,7 @@ func (r *reader) fetchTogether(ctx context.Context, parts []*part) {
 			r.refused(p, block.Err)
 		default:
 			a, err := readBlock(block, p.pos)
+			size += a.batch.Bytes
 			r.accept(p, a, err)
 		}
 	}
