@@ -2,6 +2,7 @@ package linkserver
 
 import (
 	"errors"
+	"runtime"
 
 	"github.com/coder/websocket"
 	"go.uber.org/zap"
@@ -182,6 +183,8 @@ func (l *Link) write() {
 			case <-l.ctx.Done():
 				return
 			}
+			// The loops of other partitions have been woken by the same fetch: what they add goes along.
+			runtime.Gosched()
 			continue
 		}
 		if err := l.send(msg, cuts); err != nil {
