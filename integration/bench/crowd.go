@@ -17,9 +17,11 @@ import (
 )
 
 const (
-	// perWorker is how many clients a load process has: a process may open 20,000 files on many machines, and a source
-	// address has some 28,000 ports.
+	// perWorker is how many clients a load process has: a process may open 20,000 files on many machines.
 	perWorker = 10_000
+	// addresses is how many addresses the clients of a load process come from: a router lets none have all places, or all
+	// handshakes, and one has some 28,000 ports.
+	addresses = 4
 	// atOnce is how many connections all workers together have in the making.
 	atOnce = 256
 )
@@ -30,6 +32,15 @@ type crowd struct {
 	procs   []*procs.Process
 	keys    []string
 	one     bool
+}
+
+// sources are the addresses that a load process connects from.
+func sources(worker int) []string {
+	out := make([]string, addresses)
+	for i := range out {
+		out[i] = fmt.Sprintf("127.0.1.%d", worker*addresses+i+1)
+	}
+	return out
 }
 
 // keysOf makes n names whose partitions are taken in turn, so that clients and records are spread evenly.
@@ -102,7 +113,7 @@ func (c *crowd) connect(ctx context.Context, x *subject, s *Scenario) (lean.Join
 		from := i * perWorker
 		keys := c.keys[from:min(len(c.keys), from+perWorker)]
 		j := lean.Join{
-			Targets: x.targets, Path: x.path, Keys: keys, First: int64(from), OneKey: c.one, Source: fmt.Sprintf("127.0.1.%d", i+1),
+			Targets: x.targets, Path: x.path, Keys: keys, First: int64(from), OneKey: c.one, Sources: sources(i),
 			AtOnce: max(1, atOnce/len(c.workers)), Hello: x.hello, Slow: s.Slow, Within: 2 * time.Minute,
 		}
 		if c.one {

@@ -20,7 +20,7 @@ type Join struct {
 	Keys    []string // of the clients, one each
 	First   int64    // number of the first key; the others follow, or are the same
 	OneKey  bool     // all keys are the same
-	Source  string   // address to connect from; empty leaves it to the kernel
+	Sources []string // addresses to connect from in turn; none leaves it to the kernel
 	AtOnce  int      // connections in the making
 	Hello   bool     // a client is connected when it has been greeted, not when it was upgraded
 	Slow    int      // one in so many is slow: small buffers, and it reads only when Due says so; 0 for none

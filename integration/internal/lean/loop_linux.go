@@ -161,14 +161,18 @@ func (l *loop) startLocked() {
 		if !l.join.OneKey {
 			c.key += int64(i)
 		}
-		if err := l.dial(c, &l.addrs[i%len(l.addrs)]); err != nil {
+		var from net.IP
+		if n := len(l.join.Sources); n > 0 {
+			from = net.ParseIP(l.join.Sources[i%n])
+		}
+		if err := l.dial(c, from, &l.addrs[i%len(l.addrs)]); err != nil {
 			l.making--
 			l.blame("client %d: connect: %v", c.key, err)
 		}
 	}
 }
 
-func (l *loop) dial(c *client, to *syscall.SockaddrInet4) error {
+func (l *loop) dial(c *client, from net.IP, to *syscall.SockaddrInet4) error {
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -178,7 +182,7 @@ func (l *loop) dial(c *client, to *syscall.SockaddrInet4) error {
 	if c.slow && err == nil {
 		err = syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_RCVBUF, slowBuffer)
 	}
-	if ip := net.ParseIP(l.join.Source).To4(); ip != nil && err == nil {
+	if ip := from.To4(); ip != nil && err == nil {
 		if err = syscall.SetsockoptInt(fd, syscall.IPPROTO_IP, bindLateOpt, 1); err == nil {
 			err = syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte(ip)})
 		}
