@@ -24,7 +24,7 @@ type Limits struct {
 	ClientsPerKey     int      // default: any number, and 1 with another KeyPolicy than fan-out
 	KeyPolicy         string   // fan-out (default), newest or oldest
 	Handshakes        int      // connections that have not sent their request; default 4096, a quarter of few files
-	HandshakeRate     int      // per second; default 1000 for each processor
+	HandshakeRate     int      // per second; default 4000 for each processor
 	AddressRate       int      // per second and address; default three quarters of HandshakeRate
 	HandshakeQueue    int      // handshakes that wait for their turn; default one second's
 	Head              int      // bytes of a request's head; default 32 KiB
@@ -37,7 +37,7 @@ type Limits struct {
 }
 
 const (
-	ratePerProcessor = 1000
+	ratePerProcessor = 4000
 	defaultHead      = 32 << 10
 	defaultMessages  = 20
 	defaultCatchUp   = 16 << 20

@@ -18,7 +18,7 @@ type limitOptions struct {
 	MaxPerKey     int          `name:"max-clients-per-key" default:"0" placeholder:"N" group:"Limits" help:"Sockets at a time of one client key. 0: any number, and 1 where --key-policy is not fan-out."`
 	KeyPolicy     string       `default:"fan-out" enum:"fan-out,newest,oldest" group:"Limits" help:"What happens when a key has as many sockets as it may: the new one gets 429 (fan-out, oldest), or the oldest one is closed with 4011 (newest). With fan-out each socket gets every record."`
 	MaxHandshakes int          `default:"0" placeholder:"N" group:"Limits" help:"Connections that have not sent their request yet; one more, and the one that has been silent longest gets 503. 0: 4096, or a quarter of the limit of open files where that is less."`
-	HandshakeRate int          `default:"0" placeholder:"N" group:"Limits" help:"Requests per second; those beyond it wait for their turn. 0: 1000 for each processor."`
+	HandshakeRate int          `default:"0" placeholder:"N" group:"Limits" help:"Requests per second; those beyond it wait for their turn. 0: 4000 for each processor."`
 	Queue         int          `name:"handshake-queue" default:"0" placeholder:"N" group:"Limits" help:"Requests that may wait for their turn; one more gets 503. 0: as many as one second serves."`
 	AddressRate   int          `name:"handshake-rate-per-address" default:"0" placeholder:"N" group:"Limits" help:"Requests per second of one address (IPv6: of one /64); those beyond it wait, too, and get 429 where that would take longer than the queue is. 0: three quarters of --handshake-rate."`
 	Head          options.Size `name:"client-head" default:"32KiB" group:"Limits" help:"Size of a request's head; a larger one gets 431. A long cursor can come as a message."`
