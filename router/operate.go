@@ -66,6 +66,8 @@ func (r *Router) gauges() metrics.Gauges {
 		Waiting:    func() float64 { return float64(r.hub.Waiting()) },
 		Pending:    func() float64 { return float64(r.hub.Pending()) },
 		Queued:     func() float64 { return float64(r.hub.Queued()) },
+		Full:       func() float64 { return float64(r.hub.Full()) },
+		Paced:      func() float64 { return float64(r.hub.Paced()) },
 		Nodes:      func() float64 { return float64(r.hub.NodesListed()) },
 		LinksUp:    func() float64 { return float64(r.hub.LinksUp()) },
 		Partitions: func() float64 { all, _, _ := r.hub.Served(); return float64(all) },

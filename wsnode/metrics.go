@@ -16,12 +16,12 @@ const namespace = "pointsman_wsnode"
 type metrics struct {
 	n *Node
 
-	links, streams, behind, generation, claims, draining, etcdUp, topicUp   *prometheus.Desc
-	malformed, etcdAway, mapAge, linksOpened, scanReads, scanning, ringMost *prometheus.Desc
-	records, bytes, sent, scanned, mismatches, keyless, ring, linkBytes     *prometheus.Desc
-	info                                                                    *prometheus.Desc
-	head, lag, hanging, distance                                            *prometheus.Desc
-	gaps                                                                    *prometheus.CounterVec
+	links, streams, behind, generation, claims, draining, etcdUp, topicUp             *prometheus.Desc
+	malformed, etcdAway, mapAge, linksOpened, scanReads, scanWait, scanning, ringMost *prometheus.Desc
+	records, bytes, sent, scanned, mismatches, keyless, ring, linkBytes               *prometheus.Desc
+	info                                                                              *prometheus.Desc
+	head, lag, hanging, distance                                                      *prometheus.Desc
+	gaps                                                                              *prometheus.CounterVec
 }
 
 func newMetrics(n *Node) *metrics {
@@ -50,6 +50,7 @@ func newMetrics(n *Node) *metrics {
 		sent:        desc("records_sent_total", "Records sent to streams; one that several streams of a link want counts for each."),
 		scanned:     desc("scan_bytes_total", "Bytes of records read again for streams that were behind."),
 		scanReads:   desc("scan_reads_total", "Reads of Kafka for streams that were behind."),
+		scanWait:    desc("scan_wait_seconds_total", "Time that such reads waited because of --scan-rate."),
 		scanning:    desc("scans", "Partitions that are read again for streams that are behind."),
 		mismatches:  desc("partitioner_mismatch_records_total", "Records that lie in another partition than their key says."),
 		keyless:     desc("records_without_key_total", "Records without a key; no client can get them."),
@@ -80,7 +81,7 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 		m.info,
 		m.links, m.streams, m.behind, m.generation, m.claims, m.draining, m.etcdUp, m.topicUp, m.malformed,
 		m.records, m.bytes, m.sent, m.scanned, m.mismatches, m.keyless, m.ring, m.linkBytes, m.head, m.lag, m.hanging,
-		m.etcdAway, m.mapAge, m.linksOpened, m.scanReads, m.scanning, m.ringMost, m.distance,
+		m.etcdAway, m.mapAge, m.linksOpened, m.scanReads, m.scanWait, m.scanning, m.ringMost, m.distance,
 	} {
 		ch <- d
 	}
@@ -112,6 +113,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	counter(m.malformed, n.etcd.Stats().MalformedValues)
 	counter(m.scanned, totals.ScanBytes)
 	counter(m.scanReads, totals.ScanReads)
+	ch <- prometheus.MustNewConstMetric(m.scanWait, prometheus.CounterValue, totals.ScanWait.Seconds())
 	var behind, claimed, scanning int
 	var ring int64
 	for _, s := range all {

@@ -61,7 +61,8 @@ func Watched(t testing.TB) {
 	w := begin(t, stack.Options{
 		Routers: 2, Nodes: 3,
 		// Requests wait for their turn. Links outlive the moments in which a node is held still.
-		RouterFlags: append(i.flags(), "--trusted-proxies=127.0.0.1", "--handshake-rate=80", "--handshake-queue=400", "--link-timeout=10s"),
+		RouterFlags: append(i.flags(), "--trusted-proxies=127.0.0.1", "--handshake-rate=80", "--handshake-queue=400", "--link-timeout=10s",
+			"--client-catchup-rate=512KiB"),
 		// A small ring and a replay limit: a client that comes from the beginning meets a gap and is read for again, slowly.
 		// What a link may hold for a router is soon too much.
 		NodeFlags: []string{"--ring=1MiB", "--replay-limit=800", "--scan-rate=1MiB", "--link-buffer=64KiB", "--fetch-max-bytes=64KiB"},
@@ -147,10 +148,11 @@ func (v *watched) clients() {
 	deaf.Lagging()
 	deaf.StopReading()
 	v.must(v.producer.Burst(v.ctx, []string{"deaf"}, 2000, 8<<10))
-	v.seen("a deaf client and a silent one", "pointsman_router_outbox_bytes > 0", "pointsman_wsnode_streams_behind > 0",
+	v.seen("a deaf client and a silent one", "pointsman_router_outbox_bytes > 0", "pointsman_router_sessions_window_full > 0", "pointsman_wsnode_streams_behind > 0",
 		"pointsman_wsnode_behind_offsets > 0", "pointsman_router_handshakes_open > 0")
 	deaf.ReadAgain()
 	v.seen("it being read again for", "pointsman_wsnode_scans > 0")
+	v.seen("it being held back by its rate", "pointsman_router_sessions_rate_limited > 0")
 	v.must(deaf.Disconnect(v.ctx))
 
 	// Keys of tokens that change, and that cannot be read.

@@ -226,3 +226,14 @@ func TestRenewalsHaveARate(t *testing.T) {
 		}
 	}
 }
+
+func TestKeysThatASocketHasTooManyAreCounted(t *testing.T) {
+	hits := map[limits.Limit]int{}
+	s := limited(t, limits.Config{Count: func(l limits.Limit) { hits[l]++ }}, nil)
+	if status, _, _ := s.ask(t, http.MethodGet, "/v1/ws?several=true"+manyKeys(101), nil); status != http.StatusBadRequest {
+		t.Errorf("status %d for 101 keys", status)
+	}
+	if hits[limits.Keys] != 1 {
+		t.Errorf("limits met: %v", hits)
+	}
+}

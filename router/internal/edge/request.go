@@ -14,6 +14,7 @@ import (
 	"github.com/pointsmanhq/pointsman/proto/link"
 
 	"github.com/pointsmanhq/pointsman/router/internal/hub"
+	"github.com/pointsmanhq/pointsman/router/internal/limits"
 	"github.com/pointsmanhq/pointsman/router/internal/session"
 )
 
@@ -108,6 +109,7 @@ func (e *Edge) keys(q *request, query url.Values, who Identity) error {
 		return bad("%s has one key; follow several with %s", clientmsg.Raw, clientmsg.JSON)
 	}
 	if most := e.hub.MaxKeys(); len(who.Keys) > most {
+		e.cfg.Gate.Note(limits.Keys)
 		return bad("%d keys on one socket are more than the %d that the operator allows; name fewer with key=", len(who.Keys), most)
 	}
 	q.several = &hub.SeveralWish{Keys: who.Keys, Allowed: who.Allowed}

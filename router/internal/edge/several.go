@@ -95,6 +95,7 @@ func (e *Edge) subscribe(k *hub.Socket, place *limits.Place, m *clientmsg.Contro
 	place.Part(m.Key)
 	switch {
 	case errors.Is(err, hub.ErrTooMany):
+		e.cfg.Gate.Note(limits.Keys)
 		return clientmsg.RefusedTooMany, err.Error()
 	case errors.Is(err, hub.ErrNoCursor):
 		return clientmsg.RefusedCursor, err.Error()

@@ -82,6 +82,8 @@ type Hub struct {
 	keys    atomic.Int64 // client keys of all clients: sessions
 	waiting atomic.Int64 // clients without a serving stream for one of their keys, at the last look
 	queued  atomic.Int64 // bytes in outboxes, at the last look
+	full    atomic.Int64 // clients that have used up their window, at the last look
+	paced   atomic.Int64 // clients that have used up their rate, at the last look
 	moves   moves
 
 	strayMu sync.Mutex

@@ -54,3 +54,38 @@ func TestCatchUpRateHoldsAClientBackAndLosesNothing(t *testing.T) {
 	}
 	waitFor(t, "all credit to be back", func() bool { return len(r.hub.Consistency().Problems) == 0 })
 }
+
+func TestClientsThatTheirRateHoldsBackAreCounted(t *testing.T) {
+	r := newRig(t, rigOptions{window: 64 << 10, catchUp: 1 << 10})
+	r.claim(r.start("a"))
+	for range 20 {
+		r.append("alice", `"`+strings.Repeat("x", 8<<10)+`"`)
+	}
+	c := r.connect("alice", "from", "earliest")
+	c.next(clientmsg.TypeHello)
+	waitFor(t, "one to be held back", func() bool { return r.hub.Paced() == 1 && r.hub.Full() == 0 })
+	r.several([]string{"alice"}, "from", "earliest")
+	waitFor(t, "the one with several keys to be, too", func() bool { return r.hub.Paced() == 2 && r.hub.Full() == 0 })
+}
+
+func TestClientsThatUseUpTheirWindowAreCounted(t *testing.T) {
+	r := newRig(t, rigOptions{window: 64 << 10})
+	r.claim(r.start("a"))
+	slow, quick := r.connect("slow"), r.connect("quick")
+	slow.next(clientmsg.TypeHello)
+	quick.next(clientmsg.TypeHello)
+	value := strings.Repeat("x", 64<<10)
+	var read int
+	waitFor(t, "the kernel to take no more", func() bool {
+		r.append("slow", value)
+		read++
+		return r.hub.Full() == 1
+	})
+	quick.record(r.append("quick", `"still there"`), `"still there"`)
+	for offset := range read {
+		if m := slow.next(clientmsg.TypeRecord); m.Offset != int64(offset) {
+			t.Fatalf("record %d, want %d", m.Offset, offset)
+		}
+	}
+	waitFor(t, "nobody to be held back", func() bool { return r.hub.Full() == 0 && r.hub.Paced() == 0 })
+}

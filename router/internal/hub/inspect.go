@@ -217,6 +217,12 @@ func (h *Hub) Pending() int64 { return h.pending.Load() }
 // Queued is how many bytes waited for clients' sockets at the last look.
 func (h *Hub) Queued() int64 { return h.queued.Load() }
 
+// Full is how many clients were sent no more at the last look because their window is used up.
+func (h *Hub) Full() int64 { return h.full.Load() }
+
+// Paced is how many clients were sent no more at the last look because their rate is used up.
+func (h *Hub) Paced() int64 { return h.paced.Load() }
+
 // LinksUp is how many links the table has.
 func (h *Hub) LinksUp() int {
 	n := 0

@@ -69,7 +69,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 	zero := func() float64 { return 0 }
 	set := metrics.New(r.registry, metrics.Gauges{
 		Nodes: zero, Partitions: zero, StoodIn: zero, Unserved: zero, Draining: zero,
-		Sessions: zero, Keys: zero, Waiting: zero, Pending: zero, Queued: zero, LinksUp: zero, Streams: zero, TableRevision: zero,
+		Sessions: zero, Keys: zero, Waiting: zero, Pending: zero, Queued: zero, Full: zero, Paced: zero, LinksUp: zero, Streams: zero, TableRevision: zero,
 		TableAge: zero, EtcdAway: zero, LinkDials: zero, LinkFailures: zero, Malformed: zero,
 		AuthKeys: zero, AuthKeysAge: zero, AuthFailures: zero,
 	})

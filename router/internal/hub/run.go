@@ -46,6 +46,8 @@ func (h *Hub) Run(ctx context.Context) {
 			if part++; part == looks {
 				h.waiting.Store(sum.waiting)
 				h.queued.Store(sum.queued)
+				h.full.Store(sum.full)
+				h.paced.Store(sum.paced)
 				part, sum = 0, look{}
 			}
 		case <-h.poke:
@@ -66,6 +68,18 @@ func (h *Hub) Run(ctx context.Context) {
 type look struct {
 	waiting int64
 	queued  int64
+	full    int64
+	paced   int64
+}
+
+// held counts a client that a limit holds back: its rate, while credit waits to be given back, or else its window.
+func (l *look) held(a *allowance, full bool) {
+	switch {
+	case a.owed > 0:
+		l.paced++
+	case full:
+		l.full++
+	}
 }
 
 // look visits every looks-th partition's sessions.
@@ -84,6 +98,7 @@ func (h *Hub) look(part int, since time.Time, sum *look) {
 					s.unlock()
 					continue
 				}
+				sum.held(&s.allow, s.core.Full())
 				if s.allow.owed > 0 {
 					s.written(t, 0)
 				}

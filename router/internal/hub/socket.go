@@ -352,6 +352,7 @@ func (k *Socket) look(t *turn, since time.Time, sum *look) {
 	defer k.mu.Unlock()
 	if !k.over {
 		k.t = t
+		sum.held(&k.allow, k.core.Full())
 		if k.allow.owed > 0 {
 			k.written(t.now, 0)
 		}

@@ -26,6 +26,7 @@ const (
 	Address       Limit = "address_clients"    // clients of one address
 	Key           Limit = "key_clients"        // sockets of one client key
 	Replaced      Limit = "key_replaced"       // sockets closed because their key connected again
+	Keys          Limit = "keys"               // keys of one socket
 	Rate          Limit = "handshakes"         // handshakes per second
 	AddressRate   Limit = "address_handshakes" // handshakes per second of one address
 	Open          Limit = "open_handshakes"    // connections that have not sent a request yet
@@ -43,7 +44,7 @@ const (
 
 // All lists the limits, so that metrics begin with a zero for each.
 func All() []Limit {
-	return []Limit{Clients, Address, Key, Replaced, Rate, AddressRate, Open, Busy, AddressBusy, SecureRate, HandshakeTime, Head, MessageSize, Messages, Memory, Shed, Files}
+	return []Limit{Clients, Address, Key, Replaced, Keys, Rate, AddressRate, Open, Busy, AddressBusy, SecureRate, HandshakeTime, Head, MessageSize, Messages, Memory, Shed, Files}
 }
 
 // Policy says what happens when a key has more sockets than it may.

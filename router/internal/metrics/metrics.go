@@ -21,6 +21,8 @@ type Gauges struct {
 	Waiting       func() float64
 	Pending       func() float64
 	Queued        func() float64
+	Full          func() float64
+	Paced         func() float64
 	Nodes         func() float64
 	LinksUp       func() float64
 	Streams       func() float64
@@ -89,7 +91,7 @@ func New(r prometheus.Registerer, g Gauges) *Set {
 		Connects:  counter("client_connects_total", "Clients whose WebSocket was accepted."),
 		Refused:   counters("client_refused_total", "Requests refused before the upgrade, by HTTP status.", "status"),
 		Closes:    counters("client_closes_total", "Client sockets that ended, by the close code that the router sent; `client` is a close by the client, 1006 an end without any.", "code"),
-		Limits:    counters("limit_hits_total", "Requests, connections and clients turned away by a limit, by which one.", "limit"),
+		Limits:    counters("limit_hits_total", "Requests, connections, clients and keys turned away by a limit, by which one.", "limit"),
 		Auth:      counters("auth_total", "Tokens judged, by where they came (upgrade, message) and result: ok or why not.", "at", "result"),
 		Handovers: counters("handovers_total", "Sessions moved to another link, or left without one, by cause: claim (a newer owner, or a drain), link_down, link_up.", "cause"),
 		Gaps:      counters("gaps_total", "Gaps told to clients, by reason.", "reason"),
@@ -144,6 +146,8 @@ func New(r prometheus.Registerer, g Gauges) *Set {
 		{"sessions_waiting", "Clients without a serving stream, for one of their keys at least, at the last look (about a second ago).", g.Waiting},
 		{"handovers_pending", "Sessions with a handover under way.", g.Pending},
 		{"outbox_bytes", "Bytes that wait for clients' sockets, at the last look.", g.Queued},
+		{"sessions_window_full", "Clients that are sent no more until their sockets take some of their --client-window, at the last look.", g.Full},
+		{"sessions_rate_limited", "Clients that are sent no more at the moment because of --client-catchup-rate, at the last look.", g.Paced},
 		{"nodes", "Nodes that etcd lists.", g.Nodes},
 		{"links_up", "Nodes linked.", g.LinksUp},
 		{"streams", "Streams on all links.", g.Streams},

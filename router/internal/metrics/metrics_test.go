@@ -45,7 +45,7 @@ func TestNamesFollowTheRules(t *testing.T) {
 	zero := func() float64 { return 0 }
 	r := prometheus.NewPedanticRegistry()
 	s := New(r, Gauges{
-		Sessions: zero, Keys: zero, Waiting: zero, Pending: zero, Queued: zero, LinksUp: zero, Streams: zero, TableRevision: zero,
+		Sessions: zero, Keys: zero, Waiting: zero, Pending: zero, Queued: zero, Full: zero, Paced: zero, LinksUp: zero, Streams: zero, TableRevision: zero,
 		Nodes: zero, Partitions: zero, StoodIn: zero, Unserved: zero, Draining: zero, TableAge: zero, EtcdAway: zero, LinkDials: zero, LinkFailures: zero, Malformed: zero,
 		AuthKeys: zero, AuthKeysAge: zero, AuthFailures: zero,
 	})

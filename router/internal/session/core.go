@@ -25,6 +25,9 @@ type stream struct {
 
 func (s *stream) is(l LinkID, id uint64) bool { return s.link != 0 && s.link == l && s.id == id }
 
+// spent reports whether the node may send nothing on it.
+func (s *stream) spent() bool { return s.link != 0 && s.left <= 0 }
+
 // Core is the state machine of one client in one partition: nearly always that is all there is to it. A Feed adds
 // what a key needs whose partition changes. It is not safe for concurrent use: its shell owns it.
 type Core struct {

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"slices"
 	"time"
 
 	"github.com/pointsmanhq/pointsman/proto/link"
@@ -250,6 +251,17 @@ func (f *Feed) Place() (topicID [16]byte, at []Position, ok bool) {
 		return c.told.topicID, c.told.at, true
 	}
 	return c.told.topicID, []Position{{c.told.partition, c.next}}, true
+}
+
+// Full reports whether a stream has no credit until the client's socket takes some of what is queued.
+func (f *Feed) Full() bool {
+	if f.core.ledger.queued == 0 {
+		return false
+	}
+	if f.trail != nil {
+		return slices.ContainsFunc(f.trail.lanes, func(ln *lane) bool { return ln.core.primary.spent() })
+	}
+	return f.core.primary.spent()
 }
 
 // Primary is the link that serves the session, 0 for none.

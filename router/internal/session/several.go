@@ -43,6 +43,11 @@ type member struct {
 	asked Place // where the client said that it continues, until hello
 }
 
+// Full is that of any of the keys.
+func (s *Several) Full() bool {
+	return s.book.queued > 0 && slices.ContainsFunc(s.keys, func(m *member) bool { return m.feed.Full() })
+}
+
 // NewSeveral returns a client without a key.
 func NewSeveral(now time.Time, cfg *Config, out SeveralOutput) *Several {
 	return &Several{cfg: cfg, out: out, book: ledger{window: cfg.Window, wide: true}, beatAt: now}

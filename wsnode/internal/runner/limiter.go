@@ -3,13 +3,15 @@ package runner
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // limiter bounds bytes per second. What was read is charged afterwards, when its size is known: the balance
 // may go negative, and the next reader waits until it is paid.
 type limiter struct {
-	rate float64 // bytes per second; 0 for no bound
+	rate   float64      // bytes per second; 0 for no bound
+	waited atomic.Int64 // nanoseconds, of all readers together
 
 	mu      sync.Mutex
 	balance float64   // guarded by mu
@@ -23,7 +25,8 @@ func newLimiter(rate int64) *limiter {
 // wait returns when something may be read, or when ctx ends.
 func (l *limiter) wait(ctx context.Context) {
 	for {
-		d := l.delay(time.Now())
+		begun := time.Now()
+		d := l.delay(begun)
 		if d <= 0 {
 			return
 		}
@@ -34,6 +37,7 @@ func (l *limiter) wait(ctx context.Context) {
 			t.Stop()
 			return
 		}
+		l.waited.Add(int64(time.Since(begun)))
 	}
 }
 

@@ -326,6 +326,7 @@ type Totals struct {
 	Deliveries uint64
 	ScanBytes  uint64
 	ScanReads  uint64
+	ScanWait   time.Duration // for ScanRate
 }
 
 // Refresh makes Status current. It waits for every loop, or until ctx ends.
@@ -358,6 +359,7 @@ func (r *Runner) Status() ([]partition.Status, Totals) {
 		all = append(all, *lp.status.Load())
 	}
 	r.mu.Unlock()
+	totals.ScanWait = time.Duration(r.limit.waited.Load())
 	for i := range all {
 		totals.Deliveries += all[i].Deliveries
 		totals.ScanBytes += all[i].ScanBytes
