@@ -54,7 +54,8 @@ func checkCompose(path string, all map[string]settings) (found []string, err err
 	return found, nil
 }
 
-// checkBalancer holds what HAProxy asks before it uses a router: clients go to ready ones, operators to any that lives.
+// checkBalancer holds what HAProxy asks before it uses a router: clients go to ready ones, or, when
+// there is none, to any that lives; operators always to any that lives.
 func checkBalancer(path string) (found []string, err error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -69,7 +70,7 @@ func checkBalancer(path string) (found []string, err error) {
 			asked[section] = what
 		}
 	}
-	for section, want := range map[string]string{"backend routers": "GET /readyz", "backend consoles": "GET /livez"} {
+	for section, want := range map[string]string{"backend routers": "GET /readyz", "backend unready": "GET /livez", "backend consoles": "GET /livez"} {
 		if asked[section] != want {
 			found = append(found, fmt.Sprintf("haproxy.cfg: %s: option httpchk %q, want %q", section, asked[section], want))
 		}

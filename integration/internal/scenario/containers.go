@@ -54,10 +54,43 @@ func EveryContainerFault(t testing.TB) {
 	w.fault("docker network connect", func() error { return c.ReconnectNode(w.ctx, cut) })
 	w.fault("--scale wsnode=3", func() error { return c.ScaleNodes(w.ctx, 3) })
 	w.fault("up --force-recreate, all nodes at once", func() error { return c.RecreateNodes(w.ctx) })
+	w.fault("docker kill, all nodes", func() error { return w.nobodyServes(c, names[:20]) })
 	w.fault("deploy/roll wsnode", func() error { return c.Roll(w.ctx, "wsnode") })
 	w.fault("Kafka restarted", func() error { return errors.Join(w.StopKafka(w.ctx), w.StartKafka(w.ctx)) })
 	w.fault("etcd restarted", func() error { return errors.Join(w.StopEtcd(w.ctx), w.StartEtcd(w.ctx)) })
 	w.finish()
+}
+
+// nobodyServes kills all nodes and starts as many again. No router is ready meanwhile; clients come all the same, stay,
+// and are told that they wait.
+func (w *world) nobodyServes(c stack.Contained, keys []string) error {
+	nodes := w.Nodes()
+	for _, n := range nodes {
+		if err := w.KillNode(w.ctx, n.ID); err != nil {
+			return err
+		}
+	}
+	for _, r := range w.Routers() {
+		w.unready(r.Admin)
+	}
+	w.at(time.Now(), 2*time.Second) // the balancer has noticed
+	came := make([]*load.Client, len(keys))
+	for i, key := range keys {
+		came[i] = w.fleet.New(load.Options{Name: "newcomer " + key, Key: key})
+	}
+	ctx, cancel := w.within(20 * time.Second)
+	defer cancel()
+	balancer := throughBalancer(c)
+	err := load.Each(came, func(i int, client *load.Client) error {
+		if err := client.Connect(ctx, balancer(i)); err != nil {
+			return err
+		}
+		return client.Wait(ctx, func(h *checker.Client) bool { return h.Sessions[0].Waiting > 0 })
+	})
+	if err != nil {
+		return fmt.Errorf("newcomers while no node lives: %w", err)
+	}
+	return c.ScaleNodes(w.ctx, len(nodes))
 }
 
 // PodLifecycle rehearses on containers what an orchestrator does to pods: it starts them, waits for readiness, sends
