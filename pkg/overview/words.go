@@ -116,7 +116,7 @@ func (s *Status) diagnosePartitions(say func(string, ...any)) {
 		say("%s: stand-ins serve, because the owners are gone; the consumer group gives them away within its session timeout", partitions(standIn))
 	}
 	if len(older) > 0 {
-		say("%s: an earlier owner serves on until the new one has claimed it and is linked", partitions(older))
+		say("%s: an earlier owner serves on, because the newest is not linked, or its claim is gone from etcd", partitions(older))
 	}
 	if len(far) > 0 {
 		say("%s: %d records not read yet; the node reads slower than producers write, or its broker is slow", partitions(far), lag)
@@ -175,7 +175,7 @@ func (s *Status) Why(p *Partition) string {
 	case p.Remembered:
 		return fmt.Sprintf("%s owned it before%s and serves on: etcd holds no claim for it any more", p.Node, claimed(p))
 	case p.Claimed != "":
-		return fmt.Sprintf("%s owned it before and serves on, because %s, which has the newest claim%s, is not linked yet", p.Node, p.Claimed, claimed(p))
+		return fmt.Sprintf("%s owned it before and serves on, because %s, which has the newest claim%s, is not linked", p.Node, p.Claimed, claimed(p))
 	}
 	return fmt.Sprintf("the consumer group gave it to %s%s, and its link is up", p.Node, claimed(p))
 }

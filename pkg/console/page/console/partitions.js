@@ -8,7 +8,7 @@ export function trouble(p) {
   if (!p.node) return p.claimed_by ? `claimed by ${p.claimed_by}, which is not linked` : "nobody serves it";
   if (p.stand_in) return p.claimed_by ? `stands in for ${p.claimed_by}` : "stands in";
   if (p.remembered) return "owned it before; etcd holds no claim";
-  if (p.claimed_by) return `until ${p.claimed_by} is linked`;
+  if (p.claimed_by) return `an earlier owner: ${p.claimed_by} is not linked`;
   if (p.lag > 1000) return "far from its end";
   if (p.uncommitted > 1000) return `${number(p.uncommitted)} held back by open transactions`;
   return "";
