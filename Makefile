@@ -48,7 +48,7 @@ test-kafka: build ## the same scenarios over real processes: Apache Kafka, etcd,
 	POINTSMAN_STACK=real POINTSMAN_BIN=$(CURDIR)/bin $(GOTEST) -p 1 -count=1 -shuffle=on -timeout 30m $(ARGS) \
 	  ./integration/internal/realkafka ./integration/internal/realetcd ./integration/internal/stack ./integration/bench ./integration
 	POINTSMAN_STACK=secured POINTSMAN_BIN=$(CURDIR)/bin $(GOTEST) -count=1 -timeout 10m $(ARGS) \
-	  -run '^Test(Secured|NodeKilledMidStreamLosesNothing|KafkaRestart)$$' ./integration
+	  -run '^Test(Secured|SecuredAtLength|NodeKilledMidStreamLosesNothing|KafkaRestart)$$' ./integration
 
 .PHONY: several-keys
 several-keys: build ## a thousand sockets with fifty keys each over real processes, while nodes and a router are killed

@@ -110,6 +110,9 @@ func (c *cluster) open(ctx context.Context) (err error) {
 		if err = allow(ctx, c.back.kafka(), c.opts.Topic); err != nil {
 			return err
 		}
+		if err = s.allowed(ctx, c.opts.Topic); err != nil {
+			return err
+		}
 	}
 	return c.populate(ctx)
 }

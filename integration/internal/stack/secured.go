@@ -2,6 +2,7 @@ package stack
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/sasl/plain"
 
 	"github.com/pointsmanhq/pointsman/integration/internal/pki"
 	"github.com/pointsmanhq/pointsman/integration/internal/procs"
@@ -179,6 +181,39 @@ func allow(ctx context.Context, brokers []string, topic string) error {
 		}
 	}
 	return nil
+}
+
+// allowed waits until the broker has heard of that from the controller: a program that comes first is refused and ends.
+func (s *Security) allowed(ctx context.Context, topic string) error {
+	client, err := kgo.NewClient(
+		kgo.AlwaysRetryEOF(), kgo.SeedBrokers(s.Kafka),
+		kgo.DialTLSConfig(&tls.Config{RootCAs: s.Authority.Pool(), MinVersion: tls.VersionTLS12}),
+		kgo.SASL(plain.Auth{User: PlainUser, Pass: Password}.AsMechanism()), // whose rules are the last
+	)
+	if err != nil {
+		return fmt.Errorf("await rules: %w", err)
+	}
+	defer client.Close()
+	req := kmsg.NewPtrMetadataRequest()
+	req.Topics = []kmsg.MetadataRequestTopic{{Topic: &topic}}
+	req.IncludeTopicAuthorizedOperations = true
+	const write = 1 << kmsg.ACLOperationWrite
+	for {
+		resp, err := req.RequestWith(ctx, client)
+		if err != nil {
+			return fmt.Errorf("await rules: %w", err)
+		}
+		if len(resp.Topics) == 1 && resp.Topics[0].ErrorCode == 0 && resp.Topics[0].AuthorizedOperations&write != 0 {
+			return nil
+		}
+		timer := time.NewTimer(20 * time.Millisecond)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return fmt.Errorf("await rules: %w", context.Cause(ctx))
+		}
+	}
 }
 
 // Security is nil unless the stack is of kind Secured.
