@@ -75,8 +75,8 @@ drain-figures: build ## CLIENTS=10000 while nodes and routers are replaced: when
 	POINTSMAN_STACK=real POINTSMAN_BIN=$(CURDIR)/bin POINTSMAN_CLIENTS=$(CLIENTS) $(GOTEST) -count=1 -v -timeout 15m -run RollingDeploy $(ARGS) ./integration
 
 .PHONY: hostile
-hostile: build ## attackers against a router: silent, deaf, flooding, lying, guessing; honest clients beside them (STACK=real: over Apache Kafka and etcd; JUDGE=no: delays are printed only)
-	POINTSMAN_HOSTILE=1 $(if $(filter no,$(JUDGE)),,POINTSMAN_FIGURES=1) POINTSMAN_STACK=$(or $(STACK),processes) POINTSMAN_BIN=$(CURDIR)/bin $(GOTEST) -count=1 -timeout 5m -run 'TestHostile$$' $(ARGS) ./integration
+hostile: build ## attackers against a router: silent, deaf, flooding, lying, guessing; honest clients beside them (STACK=real: over Apache Kafka and etcd; JUDGE=no: delays are printed only; NICE=19: of the attackers)
+	POINTSMAN_HOSTILE=1 POINTSMAN_ATTACK_NICE=$(NICE) $(if $(filter no,$(JUDGE)),,POINTSMAN_FIGURES=1) POINTSMAN_STACK=$(or $(STACK),processes) POINTSMAN_BIN=$(CURDIR)/bin $(GOTEST) -count=1 -timeout 5m -run 'TestHostile$$' $(ARGS) ./integration
 
 .PHONY: test-browser
 test-browser: build ## the playground page and the console in a real headless Chromium
