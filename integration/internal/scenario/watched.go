@@ -17,6 +17,7 @@ import (
 	"github.com/pointsmanhq/pointsman/integration/internal/load"
 	"github.com/pointsmanhq/pointsman/integration/internal/observe"
 	"github.com/pointsmanhq/pointsman/integration/internal/stack"
+	"github.com/pointsmanhq/pointsman/proto/directory"
 )
 
 // still are the metrics that this scenario does not move, and why. A constant is of value all the same: it is exposed,
@@ -183,18 +184,16 @@ func (v *watched) nodes() {
 	v.fault("node killed", func() error { return v.KillNode(v.ctx, v.Nodes()[0].ID) })
 	v.seen("another node in its place", "pointsman_router_partitions_stood_in > 0")
 	v.add()
+	v.fault("claim by a node that stands still", v.claimHeld)
 
-	// Of those that a node hands over, some go to one that is held still: they are served by the old one meanwhile, and
-	// when the new one moves again it sends what they have.
-	leaving, held := v.Nodes()[0].ID, v.Nodes()[1].ID
+	// Nobody can claim what a leaving node has.
+	leaving, drained := v.Nodes()[0].ID, make(chan error, 1)
 	v.fault("node drained", func() error {
-		if err := v.FreezeNode(v.ctx, held); err != nil {
-			return err
-		}
-		drained := make(chan error, 1)
-		go func() { drained <- v.DrainNode(v.ctx, leaving) }()
-		v.seen("a handover", "pointsman_router_handovers_pending > 0", "pointsman_wsnode_draining > 0")
-		return errors.Join(v.ThawNode(v.ctx, held), <-drained)
+		err := v.held(leaving, func() {
+			go func() { drained <- v.DrainNode(v.ctx, leaving) }()
+			v.seen("a node that leaves", "pointsman_wsnode_draining > 0")
+		})
+		return errors.Join(err, <-drained)
 	})
 
 	for _, n := range v.Nodes() {
@@ -207,6 +206,65 @@ func (v *watched) nodes() {
 	v.add()
 	v.seen("that the topic has grown", fmt.Sprintf("min(pointsman_router_partitions) == %d", v.Partitions()+1))
 	v.must(v.settled(time.Minute))
+}
+
+// claimHeld publishes that a partition belongs to another node, which stands still: its sessions are served by the old one
+// meanwhile, and when the new one moves again it sends what they have.
+func (v *watched) claimHeld() error {
+	all, err := v.directoryKeys()
+	if err != nil {
+		return err
+	}
+	key := fmt.Sprintf("claims/%d", v.partitionOf("client-0000"))
+	claim, err := directory.ParseClaim([]byte(all[key]))
+	if err != nil {
+		return err
+	}
+	for _, n := range v.Nodes() {
+		if n.ID == claim.Node {
+			continue
+		}
+		node, err := directory.ParseNode([]byte(all["nodes/"+n.ID]))
+		if err != nil {
+			return err
+		}
+		claim.Node, claim.Instance = n.ID, node.Instance
+		break
+	}
+	claim.Generation++
+	text, err := directory.Marshal(claim)
+	if err != nil {
+		return err
+	}
+	if err := v.FreezeNode(v.ctx, claim.Node); err != nil {
+		return err
+	}
+	if err := v.scribble(key, string(text)); err != nil {
+		return err
+	}
+	v.seen("a handover", "pointsman_router_handovers_pending > 0")
+	return v.ThawNode(v.ctx, claim.Node)
+}
+
+// held does something while all nodes but one stand still.
+func (v *watched) held(but string, do func()) error {
+	var others []string
+	for _, n := range v.Nodes() {
+		if n.ID != but {
+			others = append(others, n.ID)
+		}
+	}
+	for _, id := range others {
+		if err := v.FreezeNode(v.ctx, id); err != nil {
+			return err
+		}
+	}
+	do()
+	var errs []error
+	for _, id := range others {
+		errs = append(errs, v.ThawNode(v.ctx, id))
+	}
+	return errors.Join(errs...)
 }
 
 func (v *watched) add() {
@@ -222,7 +280,7 @@ func (v *watched) rest(clients []string) {
 	v.must(v.StopEtcd(v.ctx))
 	v.seen("that etcd is away", "pointsman_router_etcd_away_seconds > 1", "pointsman_wsnode_etcd_away_seconds > 1")
 	v.must(v.StartEtcd(v.ctx))
-	v.must(v.scribble("nodes/stranger"))
+	v.must(v.scribble("nodes/stranger", "{"))
 
 	// A router that takes nothing for a while.
 	v.must(v.FreezeRouter(v.ctx, 0))
@@ -244,13 +302,13 @@ func (v *watched) rest(clients []string) {
 }
 
 // scribble puts something into etcd that is none of ours.
-func (v *watched) scribble(key string) error {
+func (v *watched) scribble(key, value string) error {
 	cl, err := clientv3.New(clientv3.Config{Endpoints: v.Etcd(), DialTimeout: 5 * time.Second})
 	if err != nil {
 		return fmt.Errorf("etcd client: %w", err)
 	}
 	ctx, cancel := v.within(10 * time.Second)
 	defer cancel()
-	_, err = cl.Put(ctx, v.EtcdPrefix()+"/"+v.Topic()+"/"+key, "{")
+	_, err = cl.Put(ctx, v.EtcdPrefix()+"/"+v.Topic()+"/"+key, value)
 	return errors.Join(err, cl.Close())
 }
