@@ -1,5 +1,7 @@
-// Package clientconn is one client's WebSocket: the library does the handshake, reads and answers control frames;
-// what goes out is prepared frames in one outbox, written with one system call for all that is queued.
+// Package clientconn is one client's WebSocket. The library does the handshake; the frames are ours: what comes in is
+// read with no buffer but for the message under way, what goes out is prepared frames in one outbox, written with one
+// system call for all that is queued. Of the library's connection an idle client would hold two kilobytes, and two more
+// of stack.
 //
 // Nobody ever waits for a client. A flush is one attempt on the non-blocking descriptor, made by whoever had
 // something to send; only while the socket is full (and always with TLS, whose writes cannot be attempted) a
@@ -8,17 +10,16 @@ package clientconn
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
-	"unicode/utf8"
 
 	"github.com/coder/websocket"
 
@@ -26,10 +27,9 @@ import (
 )
 
 const (
-	// readBuffer fits any control frame and most control messages; larger ones take several reads.
-	readBuffer = 512
-	// writeBuffer holds any control frame of the library, so that each arrives in one Write and is queued whole.
-	writeBuffer = 128
+	// smallRead fits a control frame, and is all that an idle client has of a buffer. What is larger is read into the
+	// message's own memory.
+	smallRead = 96
 	// closeTime is how long the peer may take to answer a close frame, and the kernel to take what is queued.
 	closeTime = 5 * time.Second
 	// maxUnsent bounds what the kernel keeps of a client's bytes before it sends them: enough for any line at
@@ -73,14 +73,14 @@ type Conn struct {
 	net    net.Conn        // what bytes go through: TCP or TLS
 	tcp    net.Conn        // what Abort closes: closing TLS would write
 	raw    syscall.RawConn // nil when writes cannot be attempted on the descriptor
-	ws     *websocket.Conn
-	owner  Owner  // set by Serve's caller before anything is queued
-	from   string // set by From
-	packs  bool   // the client takes compressed messages, and may send them
+	owner  Owner           // set by Serve's caller before anything is queued
+	from   string          // set by From
+	packs  bool            // the client takes compressed messages, and may send them
 
-	replay []byte // owned by the reader: bytes that net/http had read already
-	gate   gate   // owned by the reader
-	meter  meter  // owned by the reader
+	unread []byte          // owned by the reader: bytes of small, or those that net/http had read
+	small  [smallRead]byte // owned by the reader
+	in     inbound         // owned by the reader
+	meter  bucket          // owned by the reader: frames that may still come
 
 	renewals bucket // owned by the reader
 
@@ -104,7 +104,6 @@ type Conn struct {
 	code       int     // guarded by mu; of the close, see Code
 	writing    bool    // guarded by mu; a writer goroutine owns the socket's sending side
 	closing    bool    // guarded by mu; a close frame is queued, nothing may follow it
-	library    bool    // guarded by mu; the library closed: it answers the client's close, or refuses what it sent
 	lastWrite  bool    // guarded by mu; the writer shuts the connection when the queue is empty
 	shut       bool    // guarded by mu; the socket is closed
 	shed       bool    // guarded by mu; Shed was called
@@ -129,17 +128,25 @@ func (s *Shared) Accept(w http.ResponseWriter, r *http.Request, subprotocol stri
 	if err != nil {
 		return nil, err
 	}
-	ws.SetReadLimit(s.ReadLimit) // counts bytes after decompression
-	c.ws = ws
+	runtime.SetFinalizer(ws, nil) // it holds nothing of ours, and is garbage from here on
 	c.packs = s.PackFrom > 0 && negotiated(w.Header().Get("Sec-WebSocket-Extensions"))
+	c.in.limit, c.in.packs = int(s.ReadLimit), c.packs
 	c.heard.Store(time.Now().UnixNano())
 	return c, nil
 }
 
-// hijacker hands the library our connection and small buffers instead of net/http's.
+// hijacker takes the connection over from net/http and gives the library nothing of it. The answer that the library
+// makes goes out by itself: net/http would sort its head and add what no WebSocket needs.
 type hijacker struct {
 	http.ResponseWriter
 	c *Conn
+}
+
+// WriteHeader implements http.ResponseWriter. What is no upgrade is left to net/http.
+func (h hijacker) WriteHeader(status int) {
+	if status != http.StatusSwitchingProtocols {
+		h.ResponseWriter.WriteHeader(status)
+	}
 }
 
 func (h hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
@@ -150,12 +157,32 @@ func (h hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	// A client may send right behind its request.
 	if n := rw.Reader.Buffered(); n > 0 {
 		early, _ := rw.Reader.Peek(n)
-		h.c.replay = append([]byte(nil), early...)
+		h.c.unread = append([]byte(nil), early...)
 	}
 	h.c.attach(conn)
-	side := (*librarySide)(h.c)
-	return side, bufio.NewReadWriter(bufio.NewReaderSize(side, readBuffer), bufio.NewWriterSize(side, writeBuffer)), nil
+	_, _ = conn.Write(switching(h.Header())) // an empty socket takes it at once; a broken one is found by the reader
+	const least = 16
+	return taken{}, bufio.NewReadWriter(bufio.NewReaderSize(taken{}, least), bufio.NewWriterSize(taken{}, least)), nil
 }
+
+// switching is the answer that upgrades a connection.
+func switching(h http.Header) []byte {
+	b := make([]byte, 0, 256)
+	b = append(b, "HTTP/1.1 101 Switching Protocols\r\n"...)
+	for name, values := range h {
+		for _, value := range values {
+			b = append(append(append(append(b, name...), ": "...), value...), "\r\n"...)
+		}
+	}
+	return append(b, "\r\n"...)
+}
+
+// taken is the connection that the library is given. Nobody reads or writes it.
+type taken struct{ net.Conn }
+
+func (taken) Read([]byte) (int, error)    { return 0, net.ErrClosed }
+func (taken) Write(b []byte) (int, error) { return 0, net.ErrClosed }
+func (taken) Close() error                { return nil }
 
 func (c *Conn) attach(conn net.Conn) {
 	c.net, c.tcp = conn, conn
@@ -498,27 +525,14 @@ func (c *Conn) Serve(message func(text []byte)) {
 // serve is Serve, and calls message for binary messages, too, where they are taken.
 func (c *Conn) serve(binary bool, message func(op Opcode, data []byte)) {
 	defer c.end()
-	ctx := context.Background()
 	for {
-		kind, r, err := c.ws.Reader(ctx)
+		op, data, err := c.next()
 		if err != nil {
-			c.noteEnd(err)
+			c.noteEnd()
 			return
-		}
-		op := Text
-		if kind != websocket.MessageText {
-			op = Binary
 		}
 		if op == Binary && !binary {
 			c.refuseBinary()
-			return
-		}
-		data, err := c.readMessage(r)
-		if err != nil {
-			c.noteEnd(err)
-			return
-		}
-		if op == Text && !c.valid(data) {
 			return
 		}
 		if c.isClosing() {
@@ -533,15 +547,6 @@ func (c *Conn) refuseBinary() {
 	c.Close(closecode.UnsupportedData, "clients may send control messages only, as text")
 }
 
-// valid refuses a text that is no UTF-8. The gate sees most of them earlier; not those that came compressed.
-func (c *Conn) valid(text []byte) bool {
-	if utf8.Valid(text) {
-		return true
-	}
-	c.Close(closecode.InvalidData, notUTF8)
-	return false
-}
-
 // Finish ends a connection that will not be served: it waits for the client's answer to a close frame.
 func (c *Conn) Finish() { c.end() }
 
@@ -551,19 +556,12 @@ func (c *Conn) isClosing() bool {
 	return c.closing
 }
 
-// noteEnd remembers how the client ended it, unless we did.
-func (c *Conn) noteEnd(err error) {
-	code := int(websocket.CloseStatus(err))
-	if code < 0 {
-		code = closecode.Abnormal // as browsers call it: no close frame
-	}
+// noteEnd remembers an end without a close frame.
+func (c *Conn) noteEnd() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	switch {
-	case code != closecode.Abnormal && (c.library || c.code == 0):
-		c.code = ByClient
-	case c.code == 0:
-		c.code = code
+	if c.code == 0 {
+		c.code = closecode.Abnormal // as browsers call it
 	}
 }
 
@@ -578,7 +576,6 @@ func (c *Conn) end() {
 		_ = c.net.SetReadDeadline(time.Now().Add(closeTime))
 		_, _ = io.CopyN(io.Discard, c.net, lingerBytes)
 	}
-	_ = c.ws.CloseNow() // frees what the library holds; its Close of our side comes to librarySide.Close
 	c.mu.Lock()
 	c.shutLocked()
 	code := c.code

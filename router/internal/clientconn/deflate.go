@@ -3,8 +3,13 @@ package clientconn
 import (
 	"bytes"
 	"compress/flate"
+	"fmt"
+	"io"
 	"strings"
 	"sync"
+	"unicode/utf8"
+
+	"github.com/pointsmanhq/pointsman/proto/closecode"
 )
 
 // rsv1 marks a message that is compressed (RFC 7692). Its messages are compressed each by itself: neither end keeps
@@ -22,7 +27,7 @@ type Deflater struct {
 }
 
 // deflaters are a router's.
-type deflaters struct{ pool sync.Pool }
+type deflaters struct{ pool, inflaters sync.Pool }
 
 // Deflater takes one from the pool; Done gives it back.
 func (s *Shared) Deflater() *Deflater {
@@ -87,3 +92,31 @@ func (c *Conn) Packs() int {
 
 // negotiated reports whether an extension header of the answer promises compression.
 func negotiated(extensions string) bool { return strings.HasPrefix(extensions, "permessage-deflate") }
+
+// unpack makes a client's compressed message what it was. It may become much larger: the limit counts what comes out.
+func (c *Conn) unpack(op Opcode, data []byte) ([]byte, error) {
+	// A block that says it is the last one makes the reader stop, and not miss anything.
+	in := bytes.NewReader(append(append(data, syncTail...), 1, 0, 0, 0xff, 0xff))
+	pool := &c.shared.deflaters.inflaters
+	r, ok := pool.Get().(io.ReadCloser)
+	if !ok {
+		r = flate.NewReader(in)
+	} else if err := r.(flate.Resetter).Reset(in, nil); err != nil {
+		return nil, err
+	}
+	out, err := io.ReadAll(io.LimitReader(r, c.shared.ReadLimit+1))
+	pool.Put(r)
+	var bad *violation
+	switch {
+	case err != nil:
+		bad = &violation{closecode.InvalidData, "the compressed message is damaged"}
+	case int64(len(out)) > c.shared.ReadLimit:
+		bad = &violation{closecode.TooBig, fmt.Sprintf("a message may have %d bytes", c.shared.ReadLimit)}
+	case op == Text && !utf8.Valid(out):
+		bad = &violation{closecode.InvalidData, notUTF8}
+	default:
+		return out, nil
+	}
+	c.Close(bad.code, bad.reason)
+	return nil, bad
+}

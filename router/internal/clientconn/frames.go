@@ -3,8 +3,6 @@ package clientconn
 import (
 	"encoding/binary"
 	"unicode/utf8"
-
-	"github.com/pointsmanhq/pointsman/proto/closecode"
 )
 
 // Opcode is a WebSocket frame's kind.
@@ -17,6 +15,7 @@ const (
 
 	opClose Opcode = 8
 	opPing  Opcode = 9
+	opPong  Opcode = 10
 
 	fin = 0x80
 )
@@ -69,15 +68,4 @@ func appendClose(dst []byte, code int, reason string) []byte {
 	dst = append(dst, fin|byte(opClose), byte(2+len(reason)))
 	dst = binary.BigEndian.AppendUint16(dst, uint16(code))
 	return append(dst, reason...)
-}
-
-// closeOf tells the code of a close frame that the library wrote.
-func closeOf(frame []byte) (code int, ok bool) {
-	if len(frame) < 2 || frame[0] != fin|byte(opClose) {
-		return 0, false
-	}
-	if len(frame) < 4 {
-		return closecode.Normal, true
-	}
-	return int(binary.BigEndian.Uint16(frame[2:])), true
 }

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"encoding/binary"
 	"io"
-	"math/rand/v2"
 	"net"
 	"strings"
 	"testing"
@@ -13,36 +12,8 @@ import (
 	"github.com/pointsmanhq/pointsman/proto/closecode"
 )
 
-func TestMeterCountsFramesHoweverTheyArrive(t *testing.T) {
-	var all []byte
-	frames := 0
-	for _, n := range []int{0, 1, 125, 126, 200, 65535, 0, 0, 7} {
-		all = append(all, masked(1, make([]byte, min(n, 65535)))...)
-		frames++
-	}
-	unmasked := []byte{fin | byte(opPing), 3, 1, 2, 3} // the library refuses it, the meter stays in step
-	all = append(all, unmasked...)
-	large := append([]byte{fin | byte(Binary), 127}, binary.BigEndian.AppendUint64(nil, 70000)...)
-	all = append(append(all, large...), make([]byte, 70000)...)
-	all = append(all, masked(10, nil)...)
-	frames += 3
-	r := rand.New(rand.NewPCG(1, 2))
-	for range 50 {
-		var m meter
-		got, rest := 0, all
-		for len(rest) > 0 {
-			n := min(len(rest), 1+r.IntN(600))
-			got += m.frames(rest[:n])
-			rest = rest[n:]
-		}
-		if got != frames {
-			t.Fatalf("%d frames, want %d", got, frames)
-		}
-	}
-}
-
 func TestAllowanceOfMessages(t *testing.T) {
-	var m meter
+	var m bucket
 	now := time.Now().UnixNano()
 	for i := range 15 {
 		if ok := m.spend(1, now, 5, 10); ok != (i < 10) {
@@ -55,7 +26,7 @@ func TestAllowanceOfMessages(t *testing.T) {
 	}
 }
 
-// TestFloodsAreClosed sends what nobody but the meter sees, too: pongs and empty continuation frames.
+// TestFloodsAreClosed sends what is no message, too: pongs and empty continuation frames.
 func TestFloodsAreClosed(t *testing.T) {
 	for name, flood := range map[string][]byte{
 		"pings": masked(9, []byte("x")), "pongs": masked(10, nil), "messages": masked(1, []byte("m")),

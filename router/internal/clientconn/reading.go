@@ -1,19 +1,16 @@
 package clientconn
 
 import (
-	"context"
+	"encoding/binary"
 	"errors"
-	"io"
 	"os"
 	"sync/atomic"
 	"time"
 
-	"github.com/coder/websocket"
-
 	"github.com/pointsmanhq/pointsman/proto/closecode"
 )
 
-// inflating is about what the library holds while a compressed message is read.
+// inflating is about what it takes while a compressed message is read.
 const inflating = 48 << 10
 
 // reading is what a client's unfinished message costs. The reader writes it, whoever judges the client reads it.
@@ -22,32 +19,134 @@ type reading struct {
 	held  atomic.Int64 // bytes of memory
 }
 
-// readMessage reads what is left of a message. Its memory counts until done is called.
-func (c *Conn) readMessage(r io.Reader) (data []byte, err error) {
-	c.reading.begun.Store(time.Now().UnixNano())
-	defer c.reading.begun.Store(0)
-	extra := 0
-	if c.packs {
-		extra = inflating
-	}
-	data = make([]byte, 0, readBuffer)
+// next reads until a message is whole, and handles what comes before it. An error means that nothing more will come.
+func (c *Conn) next() (op Opcode, data []byte, err error) {
 	for {
-		if len(data) == cap(data) {
-			grown := make([]byte, len(data), 2*cap(data))
-			copy(grown, data)
-			data = grown
-		}
-		c.reading.held.Store(int64(cap(data) + extra))
-		n, err := r.Read(data[len(data):cap(data)])
-		data = data[:len(data)+n]
-		switch {
-		case errors.Is(err, io.EOF):
-			return data, nil
-		case err != nil:
+		what, err := c.step()
+		if err != nil {
+			c.in.data, c.in.control = nil, nil
+			c.reading.begun.Store(0)
 			c.reading.held.Store(0)
-			return nil, err
+			return 0, nil, err
+		}
+		c.weigh()
+		switch what {
+		case nothing:
+		case wholeMessage:
+			op, packed, data := c.in.message()
+			if packed {
+				if data, err = c.unpack(op, data); err != nil {
+					c.reading.held.Store(0)
+				}
+			}
+			c.reading.begun.Store(0)
+			return op, data, err
+		case wholePing:
+			c.pong(c.in.control)
+			c.in.control = nil
+		case wholePong:
+			c.in.control = nil
+		case wholeClose:
+			c.closed(c.in.control)
+			return 0, nil, errClosed
 		}
 	}
+}
+
+// errClosed ends the reading of a client that said goodbye.
+var errClosed = errors.New("the client closed the connection")
+
+// weigh notes what the message under way costs.
+func (c *Conn) weigh() {
+	if c.in.kind == 0 {
+		return
+	}
+	if c.reading.begun.Load() == 0 {
+		c.reading.begun.Store(time.Now().UnixNano())
+	}
+	held := int64(cap(c.in.data))
+	if c.in.packed {
+		held += inflating
+	}
+	c.reading.held.Store(held)
+}
+
+// step takes what was read already, or else reads once. What may not be ends the connection.
+func (c *Conn) step() (what event, err error) {
+	var bad *violation
+	if len(c.unread) > 0 {
+		var n int
+		n, what, bad = c.in.take(c.unread)
+		if c.unread = c.unread[n:]; len(c.unread) == 0 {
+			c.unread = nil
+		}
+	} else if room := c.in.room(len(c.small)); room != nil {
+		n, err := c.read(room)
+		if n == 0 {
+			return nothing, err
+		}
+		what, bad = c.in.filled(n)
+	} else {
+		n, err := c.read(c.small[:])
+		c.unread = c.small[:n]
+		if n == 0 {
+			return nothing, err
+		}
+		return nothing, nil
+	}
+	if !c.metered(c.heard.Load()) {
+		return nothing, errFlood
+	}
+	if bad != nil {
+		c.Close(bad.code, bad.reason)
+		return nothing, bad
+	}
+	return what, nil
+}
+
+func (c *Conn) read(p []byte) (int, error) {
+	n, err := c.net.Read(p)
+	if n > 0 {
+		c.heard.Store(time.Now().UnixNano())
+	}
+	return n, err
+}
+
+// pong answers a ping.
+func (c *Conn) pong(payload []byte) {
+	var room [2 + maxControl]byte
+	frame := append(append(room[:0], fin|byte(opPong), byte(len(payload))), payload...)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.writing {
+		return // the client floods us with pings and does not read: RFC 6455 lets us answer a later one
+	}
+	c.queueLocked(frame, 0)
+	c.flushLocked()
+}
+
+// closed answers a client's close frame, unless that is the answer to ours, and closes the socket.
+func (c *Conn) closed(payload []byte) {
+	code := closecode.Normal
+	if len(payload) >= 2 {
+		code = int(binary.BigEndian.Uint16(payload))
+	}
+	var room [2 + maxControl]byte
+	frame := append(append(room[:0], fin|byte(opClose), byte(len(payload))), payload...)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closing && !c.shut {
+		c.queueLocked(frame, 0)
+		c.closeQueuedLocked(code)
+		c.code = ByClient
+		c.flushLocked()
+	}
+	if c.writing && c.closing && !c.shut {
+		c.lastWrite = true
+		_ = c.net.SetWriteDeadline(time.Now().Add(closeTime))
+		return
+	}
+	c.shutLocked()
 }
 
 // overdue reports whether a message was begun too long ago.
@@ -77,22 +176,16 @@ func (c *Conn) Message(deadline time.Time) (text []byte, err error) {
 	if err := c.net.SetReadDeadline(deadline); err != nil {
 		return nil, err
 	}
-	kind, r, err := c.ws.Reader(context.Background())
-	if err == nil {
-		text, err = c.readMessage(r)
-	}
+	op, text, err := c.next()
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return nil, err
 	case err != nil:
-		c.noteEnd(err)
+		c.noteEnd()
 		return nil, err
 	}
-	if kind != websocket.MessageText {
+	if op != Text {
 		c.refuseBinary()
-		return nil, ErrRefused
-	}
-	if !c.valid(text) {
 		return nil, ErrRefused
 	}
 	c.reading.held.Store(0)

@@ -23,8 +23,26 @@ type client struct {
 	remote string
 }
 
-// run is a client's goroutine: it reads until the connection ends.
-func (e *Edge) run(c *client, q request, place *limits.Place) {
+// begin makes a connection a client, and has a goroutine read from it until it ends.
+func (e *Edge) begin(conn *clientconn.Conn, remote string, q request, place *limits.Place) {
+	serve := e.run(&client{conn: conn, remote: remote}, q, place)
+	if serve == nil {
+		place.Leave()
+		return
+	}
+	end := func() {
+		serve()
+		place.Leave()
+	}
+	// What came until here took a deep stack and the request's memory; an idle client has neither.
+	if !e.hub.Go(end) {
+		conn.Abort(closecode.GoingAway)
+		end()
+	}
+}
+
+// run makes a connection a session and returns what serves it; nil when the client was dismissed.
+func (e *Edge) run(c *client, q request, place *limits.Place) (serve func()) {
 	if e.cfg.Gate.Replaces() {
 		conn := c.conn
 		replaced := func() { conn.Close(closecode.Replaced, "this client key connected again") }
@@ -33,22 +51,19 @@ func (e *Edge) run(c *client, q request, place *limits.Place) {
 		}
 	}
 	if q.await && !e.await(c, &q) {
-		return
+		return nil
 	}
 	if q.several != nil {
-		e.runSeveral(c, q, place)
-		return
+		return e.runSeveral(c, q, place)
 	}
 	s, err := e.hub.Connect(c.conn, q.wish)
 	if err != nil {
 		code, reason := closing(err)
 		e.dismiss(c, code, reason)
-		return
+		return nil
 	}
 	e.expires(s, q.expires)
-	// Nothing of the request is needed any more; the closure that runs this lives as long as the client.
-	*c, q = client{}, request{}
-	s.Serve(e.message)
+	return func() { s.Serve(e.message) }
 }
 
 // await reads the first message of ?resume=message into the wish; false when the client was dismissed.

@@ -122,10 +122,11 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	conn.From(from)
-	if !e.hub.Go(func() {
-		defer place.Leave()
-		e.run(&client{conn: conn, remote: from.String()}, req, place)
-	}) {
+	begin := func() { e.begin(conn, from.String(), req, place) }
+	switch {
+	case !req.await:
+		begin() // here, where the stack is deep already
+	case !e.hub.Go(begin):
 		place.Leave()
 		conn.Abort(closecode.GoingAway)
 		conn.Finish()

@@ -13,16 +13,17 @@ import (
 )
 
 // runSeveral is run of a client with several keys.
-func (e *Edge) runSeveral(c *client, q request, place *limits.Place) {
+func (e *Edge) runSeveral(c *client, q request, place *limits.Place) (serve func()) {
 	k, err := e.hub.ConnectSeveral(c.conn, q.several)
 	if err != nil {
 		code, reason := closing(err)
 		e.dismiss(c, code, reason)
-		return
+		return nil
 	}
 	e.expires(k, q.expires)
-	*c = client{}
-	k.Serve(func(k *hub.Socket, text []byte) { e.messageSeveral(k, place, text) })
+	return func() {
+		k.Serve(func(k *hub.Socket, text []byte) { e.messageSeveral(k, place, text) })
+	}
 }
 
 // messageSeveral handles what a client with several keys sends. What is wrong with one key is answered and ends nothing.
