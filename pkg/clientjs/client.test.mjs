@@ -565,6 +565,18 @@ test("with several keys each goes on where it stopped", async () => {
 
 const several = (socket) => socket.open().say({ type: "hello", keys: 2, heartbeat_ms: 10_000 });
 
+test("many keys are asked for at a pace that routers allow", async () => {
+  const keys = Array.from({ length: 120 }, (_, i) => `k${i}`);
+  const { stream, socket } = await first({ key: undefined, keys: ["first"] });
+  several(socket).say({ type: "subscribed", key: "first", cursor: "f0", resumed: false });
+  for (const key of keys) stream.subscribe(key);
+  assert.equal(socket.sent.length, 50);
+  await pass(1_000);
+  assert.ok(socket.sent.length >= 59 && socket.sent.length <= 61, `${socket.sent.length} after a second`);
+  for (let i = 0; i < 10; i++) await pass(1_000);
+  assert.deepEqual(socket.sent.map((m) => m.key), keys);
+});
+
 test("a key that is followed again begins where the program wants it to", async () => {
   for (const answered of [true, false]) { // or the connection ends before the router says that it is unsubscribed
     const { stream, asked, socket } = await first({ key: undefined, keys: ["a", "b"] });
