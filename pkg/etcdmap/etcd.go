@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -15,7 +15,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 )
 
@@ -300,12 +299,9 @@ func (s *etcdStore) revoke(ctx context.Context, lease int64) error {
 	return err
 }
 
-func (s *etcdStore) watch(ctx context.Context, from int64, label int) watch {
-	// Without require-leader a member that lost its cluster keeps a watch open and silent. The client puts watches
-	// with the same metadata on one stream; the label gives a follower its own, and a new one after a hang.
-	onStream := func(ctx context.Context) context.Context {
-		return metadata.AppendToOutgoingContext(clientv3.WithRequireLeader(ctx), "pointsman-watch", strconv.Itoa(label))
-	}
+func (s *etcdStore) watch(ctx context.Context, from int64) watch {
+	// Without require-leader a member that lost its cluster keeps a watch open and silent.
+	onStream := clientv3.WithRequireLeader
 	updates := make(chan watchUpdate)
 	send := func(u watchUpdate) {
 		select {
@@ -313,14 +309,20 @@ func (s *etcdStore) watch(ctx context.Context, from int64, label int) watch {
 		case <-ctx.Done():
 		}
 	}
+	// Each watch has a watcher of its own, to be closed with it: the client leaves a stream open for good whose watch was
+	// given up before etcd answered it, and one that a request for progress opened after its watch's end.
+	var watcher atomic.Pointer[clientv3.Watcher]
 	s.watches.Go(func() {
 		c, err := s.connect(ctx)
 		if err != nil {
 			send(watchUpdate{err: err})
 			return
 		}
+		own := clientv3.NewWatcher(c)
+		defer func() { _ = own.Close() }() // says how the stream ended, which the updates have said
+		watcher.Store(&own)
 		// Watch itself blocks while etcd is away, hence the goroutine around both.
-		for resp := range c.Watch(onStream(ctx), s.base, clientv3.WithPrefix(), clientv3.WithRev(from), clientv3.WithCreatedNotify()) {
+		for resp := range own.Watch(onStream(ctx), s.base, clientv3.WithPrefix(), clientv3.WithRev(from), clientv3.WithCreatedNotify()) {
 			u := watchUpdate{created: resp.Created, clusterID: resp.Header.ClusterId, err: resp.Err()}
 			if errors.Is(u.err, rpctypes.ErrCompacted) {
 				u.err = errCompacted
@@ -343,11 +345,11 @@ func (s *etcdStore) watch(ctx context.Context, from int64, label int) watch {
 		ask: func(ctx context.Context) error {
 			ctx, cancel := context.WithTimeout(ctx, time.Second) // it blocks while the stream is being opened again
 			defer cancel()
-			c, err := s.connect(ctx)
-			if err != nil {
-				return err
+			own := watcher.Load()
+			if own == nil {
+				return errors.New("the watch has not begun")
 			}
-			return c.RequestProgress(onStream(ctx))
+			return (*own).RequestProgress(onStream(ctx))
 		},
 	}
 }

@@ -74,7 +74,6 @@ type Map struct {
 	health    *health
 	notices   *notices
 	malformed *malformedSeen
-	labels    atomic.Int64 // the last watch stream label given out
 	stats     counters
 
 	ctx    context.Context // ends with Close, cause ErrClosed

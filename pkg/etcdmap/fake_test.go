@@ -156,7 +156,7 @@ func (f *fakeEtcd) probe(ctx context.Context, key string) (probe, error) {
 	return p, nil
 }
 
-func (f *fakeEtcd) watch(ctx context.Context, from int64, _ int) watch {
+func (f *fakeEtcd) watch(ctx context.Context, from int64) watch {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.begun = append(f.begun, from)

@@ -53,12 +53,11 @@ type follower struct {
 	sink   func(change)
 	known  func() int64    // the newest revision that the sink has heard of by other ways; may be nil
 	doubt  <-chan struct{} // someone found the map to be otherwise than the sink was told; may be nil
-	label  int
 }
 
 // follow blocks until ctx ends and returns its cause.
 func (m *Map) follow(ctx context.Context, doubt <-chan struct{}, known func() int64, sink func(change)) error {
-	f := &follower{m: m, mirror: newMirror(), sink: sink, doubt: doubt, known: known, label: int(m.labels.Add(1))}
+	f := &follower{m: m, mirror: newMirror(), sink: sink, doubt: doubt, known: known}
 	why, delay := causeStart, time.Duration(0)
 	for {
 		if !pause(ctx, delay) || !f.list(ctx, why) {
@@ -145,7 +144,7 @@ func (f *follower) watch(ctx context.Context) (cause, error) {
 	defer cancel()
 
 	from := f.mirror.revision + 1
-	w := f.m.store.watch(ctx, from, f.label)
+	w := f.m.store.watch(ctx, from)
 	type answer struct {
 		question
 		probe
@@ -216,7 +215,6 @@ func (f *follower) watch(ctx context.Context) (cause, error) {
 				silent++
 			}
 			if silent >= hangProbes {
-				f.label = int(f.m.labels.Add(1))
 				return causeHang, nil
 			}
 			expecting = expecting || a.asked
@@ -225,7 +223,6 @@ func (f *follower) watch(ctx context.Context) (cause, error) {
 				return causeForeign, nil
 			case behind:
 				if lagging++; lagging > lagProbes {
-					f.label = int(f.m.labels.Add(1))
 					return causeHang, nil
 				}
 			case current:

@@ -12,8 +12,8 @@ type store interface {
 	list(ctx context.Context) (snapshot, error)
 	// probe reads one key and the number of keys, linearizably.
 	probe(ctx context.Context, key string) (probe, error)
-	// watch reports every change from revision from on. Watches with different labels share no stream.
-	watch(ctx context.Context, from int64, label int) watch
+	// watch reports every change from revision from on, until ctx ends. Watches share no stream.
+	watch(ctx context.Context, from int64) watch
 	// commit writes all puts or, if one of them finds another ModRevision than it expects, none and says what is there.
 	commit(ctx context.Context, puts []write) (commitResult, error)
 
