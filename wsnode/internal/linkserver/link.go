@@ -93,8 +93,10 @@ func (l *Link) run() {
 		log = log.With(zap.String("router", l.hello.Router), zap.Uint64("link", uint64(l.id)))
 		log.Info("link opened", zap.String("build", l.hello.Build))
 		go l.write()
+		stop := context.AfterFunc(l.ctx, l.cut)
 		err = l.read()
 		l.end(err)
+		stop()
 		log.Info("link closed", zap.NamedError("cause", context.Cause(l.ctx)))
 	} else {
 		log.Warn("link refused", zap.Error(err))
@@ -105,6 +107,16 @@ func (l *Link) run() {
 	case errors.As(context.Cause(l.ctx), &no):
 		// The close handshake may take its time: nobody waits for this connection any more.
 		_ = l.conn.Close(no.code, clip(no.text))
+	default:
+		_ = l.conn.CloseNow()
+	}
+}
+
+// cut ends a write that is under way when the link's context ends. The library could watch the context, at the price of
+// four allocations a message.
+func (l *Link) cut() {
+	select {
+	case <-l.written:
 	default:
 		_ = l.conn.CloseNow()
 	}

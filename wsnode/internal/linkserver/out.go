@@ -1,6 +1,7 @@
 package linkserver
 
 import (
+	"context"
 	"errors"
 	"runtime"
 
@@ -205,8 +206,8 @@ func (l *Link) send(msg []byte, cuts []int) error {
 		if i < len(cuts) {
 			to = cuts[i]
 		}
-		// No deadline of its own: the connection notices when nothing moves (see watchedConn).
-		if err := l.conn.Write(l.ctx, websocket.MessageBinary, msg[from:to]); err != nil {
+		// No deadline of its own: the connection notices when nothing moves (see watchedConn), and cut ends it.
+		if err := l.conn.Write(context.Background(), websocket.MessageBinary, msg[from:to]); err != nil {
 			return err
 		}
 		l.messages.Add(1)
