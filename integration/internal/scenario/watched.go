@@ -176,6 +176,12 @@ func (v *watched) records(bin string) {
 	v.seen("an open transaction", "pointsman_wsnode_uncommitted > 0")
 	v.must(tx.End(v.ctx, true))
 	v.p.fires("PointsmanPartitionerMismatch")
+
+	// A node is behind Kafka for moments only.
+	v.eventually(20*time.Second, "Prometheus sees a node that is behind", func() error {
+		v.must(v.producer.Burst(v.ctx, []string{"nobody"}, 1000, 8<<10))
+		return v.p.sees("max_over_time(pointsman_wsnode_lag[1m]) > 0")
+	})
 }
 
 // nodes end without a word, in order, and all at once.
