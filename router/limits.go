@@ -24,9 +24,9 @@ type Limits struct {
 	ClientsPerKey     int      // default: any number, and 1 with another KeyPolicy than fan-out
 	KeyPolicy         string   // fan-out (default), newest or oldest
 	Handshakes        int      // connections that have not sent their request; default 4096, a quarter of few files
-	HandshakeRate     int      // per second; default 4000 for each processor
+	HandshakeRate     int      // per second; default 4000 for each processor, 1000 with TLS or tokens
 	AddressRate       int      // per second and address; default three quarters of HandshakeRate
-	HandshakeQueue    int      // handshakes that wait for their turn; default one second's
+	HandshakeQueue    int      // handshakes that wait for their turn; default 1000 for each processor
 	Head              int      // bytes of a request's head; default 32 KiB
 	Message           int64    // bytes of a client's message; default and most 128 KiB
 	MessageRate       int      // a client's messages and control frames per second; default 20, negative: any number
@@ -37,10 +37,13 @@ type Limits struct {
 }
 
 const (
-	ratePerProcessor = 4000
-	defaultHead      = 32 << 10
-	defaultMessages  = 20
-	defaultCatchUp   = 16 << 20
+	// A handshake takes about a tenth of a millisecond; a signature of TLS or a token as much again, or three times.
+	ratePerProcessor  = 4000
+	dearPerProcessor  = 1000
+	queuePerProcessor = 1000
+	defaultHead       = 32 << 10
+	defaultMessages   = 20
+	defaultCatchUp    = 16 << 20
 	// messageBurst is how many seconds' worth of messages may come at once.
 	messageBurst = 5
 )
@@ -48,8 +51,9 @@ const (
 // share is what one address may have of n, so that the rest is left to others.
 func share(n int) int { return max(1, n-n/4) }
 
-// defaults settles the limits; byFiles says that open files decide how many clients there may be.
-func (l *Limits) defaults() (byFiles bool, err error) {
+// defaults settles the limits; dear says that each handshake takes a signature, byFiles that open files decide how many
+// clients there may be.
+func (l *Limits) defaults(dear bool) (byFiles bool, err error) {
 	files, err := limits.OpenFiles()
 	if err != nil {
 		return false, err
@@ -64,8 +68,12 @@ func (l *Limits) defaults() (byFiles bool, err error) {
 			*v = to
 		}
 	}
-	number(&l.HandshakeRate, ratePerProcessor*runtime.GOMAXPROCS(0))
-	number(&l.HandshakeQueue, l.HandshakeRate)
+	rate, processors := ratePerProcessor, runtime.GOMAXPROCS(0)
+	if dear {
+		rate = dearPerProcessor
+	}
+	number(&l.HandshakeRate, rate*processors)
+	number(&l.HandshakeQueue, min(l.HandshakeRate, queuePerProcessor*processors))
 	number(&l.AddressRate, share(l.HandshakeRate))
 	l.Clients, l.Handshakes, byFiles = limits.Room(files, l.Clients, l.Handshakes, l.HandshakeQueue)
 	number(&l.ClientsPerAddress, share(l.Clients))

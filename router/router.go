@@ -73,7 +73,7 @@ func New(cfg Config, deps Deps) (*Router, error) {
 	if err := cfg.defaults(); err != nil {
 		return nil, err
 	}
-	byFiles, err := cfg.Limits.defaults()
+	byFiles, err := cfg.Limits.defaults(cfg.TLS != nil || cfg.Auth != "none")
 	if err != nil {
 		return nil, err
 	}
