@@ -30,7 +30,8 @@ const (
 	// pace is the least time from one fetch to the next while records come by the few: the cost of a fetch, here and at
 	// the broker, is then shared by those of a millisecond. A record that comes after a pause finds a fetch waiting.
 	pace = time.Millisecond
-	// paced is the size of an answer, in bytes, from which on the next fetch is not put off.
+	// paced is the size of an answer, in bytes, from which on the next fetch is not put off; or half of what one partition
+	// may have of it, where that is less.
 	paced = 64 << 10
 	// readerIdle is how long the reader of a broker outlives its last partition.
 	readerIdle = 30 * time.Second
@@ -392,7 +393,7 @@ func (r *reader) fetchTogether(ctx context.Context, parts []*part) {
 		return
 	}
 	size := 0
-	defer func() { r.few = size > 0 && size < paced }()
+	defer func() { r.few = size > 0 && size < min(paced, int(c.cfg.FetchMaxBytes)/2) }()
 	for _, p := range parts {
 		block := resp.GetBlock(c.cfg.Topic, p.partition)
 		switch {
