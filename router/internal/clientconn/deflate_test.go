@@ -6,9 +6,11 @@ import (
 	"context"
 	"encoding/binary"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/coder/websocket"
 
@@ -122,6 +124,61 @@ func compressed(t *testing.T, text []byte) []byte {
 	f := masked(byte(Text), bytes.TrimSuffix(b.Bytes(), syncTail))
 	f[0] |= rsv1
 	return f
+}
+
+// inParts cuts a client's frame of fewer than 126 bytes in two.
+func inParts(f []byte) []byte {
+	payload := bytes.Clone(f[6:])
+	for i := range payload {
+		payload[i] ^= f[2+i&3]
+	}
+	one, two := masked(f[0]&0xf, payload[:len(payload)/2]), masked(0, payload[len(payload)/2:])
+	one[0] = f[0] &^ fin
+	return append(one, two...)
+}
+
+// What was compressed, in one frame or in two, is read; so is what follows a message that was damaged, on another socket.
+func TestCompressedMessagesAreUnpackedOneByOne(t *testing.T) {
+	h := newHarness(t, false)
+	h.shared.PackFrom = 1
+	text := strings.Repeat("again and ", 20)
+	damaged := masked(byte(Text), []byte("\xff\xff\xff\xff"))
+	damaged[0] |= rsv1
+	for range 3 {
+		raw, br, _ := h.knock(damaged, 0)
+		if code := closeCode(t, raw, br); code != closecode.InvalidData {
+			t.Errorf("closed with %d", code)
+		}
+		_ = raw.Close()
+		receive(t, "end", h.ended)
+		good := compressed(t, []byte(text))
+		raw, _, _ = h.knock(append(inParts(good), good...), 0)
+		for range 2 {
+			if got := receive(t, "text", h.texts); got != text {
+				t.Errorf("got %q", got)
+			}
+		}
+		_ = raw.Close()
+		receive(t, "end", h.ended)
+	}
+}
+
+// Whatever a compressed message is made of, it is a text within the limit or the end of the client.
+func FuzzUnpack(f *testing.F) {
+	f.Add([]byte("\xff\xff"))
+	f.Add([]byte{0xca, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00})
+	f.Add([]byte{0x00})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		near, far := net.Pipe()
+		defer near.Close()
+		defer far.Close()
+		c := &Conn{shared: &Shared{ReadLimit: 1 << 10}, net: near, tcp: near}
+		c.closing = true // says nothing to a socket that nobody reads
+		data, err := c.unpack(Text, bytes.Clone(b))
+		if err == nil && (len(data) > 1<<10 || !utf8.Valid(data)) {
+			t.Errorf("%d bytes, %.40q", len(data), data)
+		}
+	})
 }
 
 // A small message may become a large one: the limit counts what comes out.

@@ -152,6 +152,32 @@ func TestMemoryGrowsWithWhatHasCome(t *testing.T) {
 	}
 }
 
+// heads counts the heads that are whole in frames of which none is wrong.
+func heads(b []byte) (n int) {
+	for len(b) >= 2 {
+		length, head := uint64(b[1]&0x7f), 2+4
+		switch length {
+		case 126:
+			if head += 2; len(b) >= head {
+				length = uint64(binary.BigEndian.Uint16(b[2:]))
+			}
+		case 127:
+			if head += 8; len(b) >= head {
+				length = binary.BigEndian.Uint64(b[2:])
+			}
+		}
+		if len(b) < head {
+			return n
+		}
+		n++
+		if length >= uint64(len(b)-head) {
+			return n
+		}
+		b = b[head+int(length):]
+	}
+	return n
+}
+
 // However the bytes are cut, they are the same frames and messages, and as many.
 func FuzzInbound(f *testing.F) {
 	f.Add(masked(byte(Text), []byte("text")), uint64(1))
@@ -167,6 +193,9 @@ func FuzzInbound(f *testing.F) {
 		c, again, worse := follow(many, b, func(left int) int { return 1 + r.IntN(left) })
 		if !slices.Equal(a, c) || one.frames != many.frames || (bad == nil) != (worse == nil) {
 			t.Fatalf("whole: %v of %d frames, %v; in pieces: %v of %d, %v", a, one.frames, bad, c, many.frames, worse)
+		}
+		if n := heads(b); bad == nil && one.frames != n {
+			t.Fatalf("%d frames, want %d", one.frames, n)
 		}
 		if bad == nil && (took != len(b) || again != len(b)) {
 			t.Fatalf("%d and %d bytes of %d were taken", took, again, len(b))

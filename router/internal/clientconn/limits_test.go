@@ -209,6 +209,9 @@ func unfinished(t *testing.T, raw net.Conn, c *Conn, n int) {
 		t.Fatal(err)
 	}
 	waitFor(t, "what is there to be counted", func() bool { return c.Held() >= n })
+	if held := c.Held(); held > 2*n {
+		t.Errorf("%d bytes count of a message of %d", held, n)
+	}
 }
 
 func TestMessagesThatDoNotEndAreClosed(t *testing.T) {

@@ -10,9 +10,6 @@ import (
 	"github.com/pointsmanhq/pointsman/proto/closecode"
 )
 
-// inflating is about what it takes while a compressed message is read.
-const inflating = 48 << 10
-
 // reading is what a client's unfinished message costs. The reader writes it, whoever judges the client reads it.
 type reading struct {
 	begun atomic.Int64 // Unix nanoseconds, 0 between messages
@@ -64,11 +61,7 @@ func (c *Conn) weigh() {
 	if c.reading.begun.Load() == 0 {
 		c.reading.begun.Store(time.Now().UnixNano())
 	}
-	held := int64(cap(c.in.data))
-	if c.in.packed {
-		held += inflating
-	}
-	c.reading.held.Store(held)
+	c.reading.held.Store(int64(cap(c.in.data)))
 }
 
 // step takes what was read already, or else reads once. What may not be ends the connection.
@@ -81,6 +74,7 @@ func (c *Conn) step() (what event, err error) {
 			c.unread = nil
 		}
 	} else if room := c.in.room(len(c.small)); room != nil {
+		c.weigh()
 		n, err := c.read(room)
 		if n == 0 {
 			return nothing, err

@@ -122,11 +122,7 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	conn.From(from)
-	begin := func() { e.begin(conn, from.String(), req, place) }
-	switch {
-	case !req.await:
-		begin() // here, where the stack is deep already
-	case !e.hub.Go(begin):
+	if !e.hub.Go(func() { e.begin(conn, from.String(), req, place) }) {
 		place.Leave()
 		conn.Abort(closecode.GoingAway)
 		conn.Finish()

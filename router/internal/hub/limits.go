@@ -48,7 +48,7 @@ func (s *Session) written(t *turn, bytes int64) {
 }
 
 // clientCost is what a client costs beside what is queued for it: its goroutine, its session, its buffers.
-const clientCost = 16 << 10
+const clientCost = 8 << 10
 
 // idlePart is how many of the clients for whom nothing is queued may be given up at a time: one in so many.
 const idlePart = 20
