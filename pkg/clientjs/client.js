@@ -159,7 +159,7 @@ class Stream {
   #done; // the place behind what the program is done with
   #wanted = null; // with several keys: name -> {key, wish}; a wish is asked for by message, and null once it was granted
   #every = false; // all keys of the token, or none yet: the program has neither named one nor taken one away
-  #tell = null; // sends a message on a connection that is greeted
+  #wishes = null; // of a connection that is greeted
   #retry = null; // ends the wait before a token is asked for again
   #queue = []; // {record}, {gap} or {} (a checkpoint), each with the move that it means and its size
   #size = 0; // of all that is queued, in characters of JSON
@@ -234,7 +234,7 @@ class Stream {
     const wish = { type: "subscribe", ...spelled(key), cursor, from: from === undefined ? undefined : String(from) };
     this.#every = false;
     if (this.#wanted.get(nameOf(wish))?.wish !== null) this.#wanted.set(nameOf(wish), { key, wish }); // else it goes on where it is
-    this.#tell?.(wish);
+    this.#wishes?.add(wish);
   }
 
   /** Follows a key less. */
@@ -242,7 +242,7 @@ class Stream {
     const m = { type: "unsubscribe", ...spelled(key) };
     if (!this.#wanted?.delete(nameOf(m))) return;
     this.#every = false;
-    this.#tell?.(m);
+    this.#wishes?.add(m);
   }
 
   /** Ends the stream: iteration ends, and storage has the cursor when the promise is kept. */
@@ -389,7 +389,8 @@ class Stream {
       live = false;
       clearTimeout(timer);
       this.#retry?.();
-      this.#hang = this.#online = this.#tell = this.#room = null; // room: what it would resume is gone
+      this.#wishes?.stop();
+      this.#hang = this.#online = this.#wishes = this.#room = null; // room: what it would resume is gone
       socket.onopen = socket.onmessage = socket.onclose = null;
       socket.onerror = () => {}; // ws reports a close while it connects as an error
       if (how.dead && socket.terminate) socket.terminate(); // ws would wait for the other end
@@ -444,8 +445,8 @@ class Stream {
           allow((m.heartbeat_ms || firstSilence / patience) * this.#patience);
           this.#say("open", { url: url.host, resumed: m.resumed, heartbeat: m.heartbeat_ms });
           if (!live) return;
-          this.#tell = pacedSender((wish) => { if (live) socket.send(JSON.stringify(wish)); });
-          for (const w of this.#wanted?.values() ?? []) if (w.wish) this.#tell(w.wish);
+          this.#wishes = new Wishes((text) => socket.send(text));
+          for (const w of this.#wanted?.values() ?? []) if (w.wish) this.#wishes.add(w.wish);
           break;
         case "subscribed":
         case "unsubscribed":
@@ -513,16 +514,17 @@ class Stream {
   #answered(m) {
     const wanted = this.#wanted?.get(nameOf(m));
     const wish = wanted?.wish;
+    const waits = wish && !this.#wishes?.sent(wish); // then this answers an earlier one
     if (m.type === "subscribed" && !wanted) this.#wanted?.set(nameOf(m), { key: key(m), wish: null }); // the token names it
     else if (m.type === "unsubscribed" && wish === null) this.#wanted.delete(nameOf(m)); // that crossed its subscribed
-    else if (wanted && (m.type === "subscribed" || m.reason === "already")) wanted.wish = null;
-    else if (wanted && m.type === "refused" && m.of === "subscribe" && m.reason !== "unavailable") this.#wanted.delete(nameOf(m));
+    else if (wanted && !waits && (m.type === "subscribed" || m.reason === "already")) wanted.wish = null;
+    else if (wanted && !waits && m.type === "refused" && m.of === "subscribe" && m.reason !== "unavailable") this.#wanted.delete(nameOf(m));
     try {
       this.#options.onKey?.({ type: m.type, key: key(m), resumed: m.resumed, of: m.of, reason: m.reason, detail: m.detail, cursor: m.cursor });
     } catch (error) {
       this.#finish(error);
     }
-    return wish;
+    return waits ? undefined : wish;
   }
 
   // judge lets a token that was refused be followed by a fresh one, once: it may have been too old.
@@ -720,28 +722,40 @@ function refused(message, reason = "", after = "") {
   });
 }
 
-// pacedSender sends as fast as routers allow by default, with room for what the browser sends: 50 at once, then ten a second.
-function pacedSender(send) {
-  const waiting = [];
-  let paid = -Infinity;
-  let timer;
-  const go = () => {
-    timer = undefined;
-    while (waiting.length > 0) {
+// Wishes go out as fast as routers allow by default, with room for what the browser sends: 50 at once, then ten a second.
+// Of those that wait only the last word about each key is kept.
+class Wishes {
+  #waiting = [];
+  #sent = new WeakSet();
+  #paid = -Infinity;
+  #timer;
+  constructor(send) { this.send = send; }
+  add(m) {
+    const name = nameOf(m);
+    this.#waiting = this.#waiting.filter((w) => nameOf(w) !== name || (m.type === "subscribe" && w.type === "unsubscribe"));
+    this.#waiting.push(m);
+    if (this.#timer === undefined) this.#go();
+  }
+  sent(m) { return this.#sent.has(m); }
+  stop() {
+    clearTimeout(this.#timer);
+    this.#waiting = [];
+  }
+  #go() {
+    this.#timer = undefined;
+    while (this.#waiting.length > 0) {
       const now = Date.now();
-      paid = Math.max(paid, now - 5000);
-      if (paid >= now) {
-        timer = setTimeout(go, paid - now + 1);
+      this.#paid = Math.min(Math.max(this.#paid, now - 5000), now + 100);
+      if (this.#paid >= now) {
+        this.#timer = setTimeout(() => this.#go(), this.#paid - now + 1);
         return;
       }
-      paid += 100;
-      send(waiting.shift());
+      this.#paid += 100;
+      const m = this.#waiting.shift();
+      this.#sent.add(m);
+      this.send(JSON.stringify(m));
     }
-  };
-  return (m) => {
-    waiting.push(m);
-    if (timer === undefined) go();
-  };
+  }
 }
 
 function record(m, name) {

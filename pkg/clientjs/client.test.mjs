@@ -577,6 +577,34 @@ test("many keys are asked for at a pace that routers allow", async () => {
   assert.deepEqual(socket.sent.map((m) => m.key), keys);
 });
 
+test("of wishes that wait the last word about each key goes out, and no other is answered for it", async () => {
+  const { stream, socket } = await first({ key: undefined, keys: ["first"], maxBackoff: 1000 });
+  several(socket).say({ type: "subscribed", key: "first", cursor: "f0", resumed: false });
+  stream.subscribe("k", { cursor: "old" });
+  for (let i = 0; i < 49; i++) stream.subscribe(`other${i}`);
+  for (let i = 0; i < 1000; i++) {
+    stream.unsubscribe("k");
+    stream.subscribe("k", { from: "earliest" });
+  }
+  socket.say({ type: "subscribed", key: "k", cursor: "k1", resumed: true }); // of the first wish
+  const asked = ask(stream);
+  socket.end();
+  await turn();
+  await pass(60_000);
+  const again = Socket.made.at(-1);
+  assert.notEqual(again, socket);
+  assert.equal(socket.sent.length, 50);
+  several(again);
+  assert.deepEqual(again.sent.find((m) => m.key === "k"), { type: "subscribe", key: "k", from: "earliest" });
+  for (let i = 0; i < 10; i++) await pass(1_000);
+  assert.equal(again.sent.length, 50);
+  stream.unsubscribe("k");
+  stream.subscribe("k", { from: "latest" });
+  assert.deepEqual(again.sent.slice(50).map((m) => m.type), ["unsubscribe", "subscribe"]);
+  await stream.close();
+  await asked.promise;
+});
+
 test("a key that is followed again begins where the program wants it to", async () => {
   for (const answered of [true, false]) { // or the connection ends before the router says that it is unsubscribed
     const { stream, asked, socket } = await first({ key: undefined, keys: ["a", "b"] });
