@@ -53,7 +53,7 @@ func All() []Code {
 		{ProtocolError, "protocol_error", false, "The client broke the WebSocket protocol."},
 		{UnsupportedData, "unsupported_data", false, "The client sent a data message; clients may send nothing but control messages."},
 		{Abnormal, "abnormal", true, "Never sent: what a client's own library reports when the socket broke without a close."},
-		{InvalidData, "invalid_data", false, "The client sent a text message that is not UTF-8."},
+		{InvalidData, "invalid_data", false, "The client sent a text that is not UTF-8, or a compressed message that is damaged."},
 		{Policy, "policy", false, "The client sent something that is not allowed here; the reason says what."},
 		{TooBig, "too_big", false, "The client sent a message above the size limit."},
 		{Internal, "internal", true, "The router failed; its log says why."},
