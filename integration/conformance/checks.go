@@ -143,7 +143,20 @@ func closing(ctx context.Context, s *suite) error {
 		return err
 	}
 	defer c.end()
-	if err := c.ws.Close(websocket.StatusNormalClosure, ""); err != nil {
+	// The library waits five seconds for the answer, and may not say that none came.
+	const least = 4 * time.Second
+	closed := make(chan error, 1)
+	go func() { closed <- c.ws.Close(websocket.StatusNormalClosure, "") }()
+	patience := time.NewTimer(min(s.cfg.Patience, least))
+	defer patience.Stop()
+	select {
+	case err = <-closed:
+	case <-patience.C:
+		c.end()
+		<-closed
+		err = errors.New("no answer came")
+	}
+	if err != nil {
 		return fmt.Errorf("close: %w", err)
 	}
 	return nil
