@@ -153,8 +153,7 @@ func closing(ctx context.Context, s *suite) error {
 	case err = <-closed:
 	case <-patience.C:
 		c.end()
-		<-closed
-		err = errors.New("no answer came")
+		err = errors.Join(errors.New("no answer came"), <-closed)
 	}
 	if err != nil {
 		return fmt.Errorf("close: %w", err)
