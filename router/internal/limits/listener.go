@@ -19,7 +19,7 @@ import (
 
 // ListenConfig is fixed for a Listener's life. A number of 0 is no limit.
 type ListenConfig struct {
-	Silent  int     // connections that may be without a request
+	Silent  int     // connections that may be without a request; one address may have three quarters
 	Busy    int     // connections beside them whose request is being answered; one address may have three quarters
 	Head    int     // http.Server's MaxHeaderBytes
 	Secure  bool    // TLS is spoken
@@ -27,8 +27,8 @@ type ListenConfig struct {
 }
 
 // Listener accepts clients' connections and bounds those that are no client yet. When one more comes than may be without
-// a request, the one that has been silent longest goes: an honest client's request follows its connection at once,
-// so that floods of idle connections displace each other. Those whose request is being answered stay, and one too many
+// a request, the one that has been silent longest goes, and of an address that has three quarters of the places one of its
+// own: an honest client's request follows its connection at once, so that floods of idle connections displace each other. Those whose request is being answered stay, and one too many
 // is turned away: whoever does not read the answer takes no more descriptors than are set aside.
 //
 // Readings of where a connection stands come from net/http: give State to its ConnState, Context to its ConnContext, and
@@ -41,6 +41,7 @@ type Listener struct {
 
 	mu     sync.Mutex
 	silent int                // guarded by mu; connections in the list
+	mute   map[netip.Addr]int // guarded by mu; the same by Network, without those of proxies
 	first  *incoming          // guarded by mu; silent for the longest time
 	final  *incoming          // guarded by mu
 	busy   int                // guarded by mu; connections whose request is being answered
@@ -51,7 +52,7 @@ type Listener struct {
 
 // Listen wraps l.
 func (g *Gate) Listen(l net.Listener, cfg ListenConfig) *Listener {
-	return &Listener{Listener: l, gate: g, cfg: cfg, plain: !cfg.Secure, busyOf: map[netip.Addr]int{}}
+	return &Listener{Listener: l, gate: g, cfg: cfg, plain: !cfg.Secure, mute: map[netip.Addr]int{}, busyOf: map[netip.Addr]int{}}
 }
 
 // Silent is how many connections have not sent a request yet.
@@ -112,6 +113,8 @@ func (l *Listener) admit(c *incoming) bool {
 	var gone *incoming
 	met := Open
 	switch {
+	case l.cfg.Silent > 0 && c.from.IsValid() && l.mute[c.from] >= max(1, l.cfg.Silent-l.cfg.Silent/4):
+		gone = l.oldestLocked(c.from)
 	case l.cfg.Silent > 0 && l.silent >= l.cfg.Silent:
 		gone = l.first
 	case l.cfg.Busy > 0 && l.busy >= l.cfg.Busy && l.silent+l.busy >= l.cfg.Silent+l.cfg.Busy:
@@ -229,6 +232,15 @@ func (l *Listener) idleLocked(c *incoming) {
 	}
 }
 
+// oldestLocked is an address' connection that has been silent longest. Who has most of the list is soon met in it.
+func (l *Listener) oldestLocked(from netip.Addr) *incoming {
+	c := l.first
+	for c != nil && c.from != from {
+		c = c.after
+	}
+	return c
+}
+
 func (l *Listener) appendLocked(c *incoming) {
 	if c.listed {
 		return
@@ -241,6 +253,9 @@ func (l *Listener) appendLocked(c *incoming) {
 	}
 	l.final = c
 	l.silent++
+	if c.from.IsValid() {
+		l.mute[c.from]++
+	}
 }
 
 func (l *Listener) removeLocked(c *incoming) {
@@ -259,6 +274,12 @@ func (l *Listener) removeLocked(c *incoming) {
 	}
 	c.listed, c.before, c.after = false, nil, nil
 	l.silent--
+	if !c.from.IsValid() {
+		return
+	}
+	if l.mute[c.from]--; l.mute[c.from] <= 0 {
+		delete(l.mute, c.from)
+	}
 }
 
 // incoming is a client's connection. It keeps being one after the upgrade.

@@ -122,6 +122,28 @@ func TestSilentConnectionsDisplaceEachOther(t *testing.T) {
 	}
 }
 
+// A client whose request takes its time is not pushed out by one address that connects and connects.
+func TestAnAddressDisplacesItsOwnSilentConnections(t *testing.T) {
+	l, met := serveHTTP(t, 4, time.Minute)
+	from := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
+	slow, err := from.DialContext(t.Context(), "tcp", l.Addr().String())
+	if err != nil {
+		t.Skipf("a second address of this machine cannot be used: %v", err) // other systems than Linux have one
+	}
+	t.Cleanup(func() { _ = slow.Close() })
+	_ = slow.SetDeadline(time.Now().Add(waiting))
+	eventually(t, "the slow one to be silent", func() bool { return l.Silent() == 1 })
+	for i := range 10 {
+		dial(t, l)
+		eventually(t, "the others to come", func() bool { return met.of(Open) == max(0, i-2) && l.Silent() == min(4, i+2) })
+	}
+	_, _ = slow.Write([]byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
+	if resp := answerTo(t, slow); resp.StatusCode != http.StatusOK {
+		t.Errorf("the slow one got %d", resp.StatusCode)
+	}
+	eventually(t, "its place to be free", func() bool { return l.Silent() == 3 || l.Silent() == 4 })
+}
+
 func TestRequestsThatDoNotComeGetAnAnswer(t *testing.T) {
 	l, met := serveHTTP(t, 0, 50*time.Millisecond)
 	silent, slow := dial(t, l), dial(t, l)
