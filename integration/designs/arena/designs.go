@@ -70,6 +70,22 @@ func Designs() []*Design {
 // oneForTwo is how many routers or redistributors stand beside so many servers: they do less than half the work.
 func oneForTwo(servers int) int { return max(1, servers/2) }
 
+// routerClients is the most clients that one router is given: a process may have 20,000 files, and a proxy opens two for
+// each client.
+const routerClients = 8_000
+
+// OthersFor is how many routers or redistributors it has beside so many servers with so many clients.
+func (d *Design) OthersFor(servers, clients int) int {
+	if d.Others == nil {
+		return 0
+	}
+	n := d.Others(servers)
+	if !d.EntersServers() {
+		n = max(n, (clients+routerClients-1)/routerClients)
+	}
+	return n
+}
+
 // Names lists the names.
 func Names() []string {
 	var out []string

@@ -3,6 +3,7 @@ package arena
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/pointsmanhq/pointsman/integration/internal/load"
 	"github.com/pointsmanhq/pointsman/integration/internal/stack"
@@ -12,18 +13,25 @@ import (
 type product struct{ stack.Stack }
 
 func openProduct(ctx context.Context, o Options) (Arena, error) {
-	kind := stack.External
+	kind, flags := stack.External, oneAddress()
 	if o.Bin == "" {
-		kind = stack.InProcess // with a Kafka and an etcd of its own: see Brokers
+		kind, flags = stack.InProcess, nil // with a Kafka and an etcd of its own: see Brokers
 	}
 	s, err := stack.Open(ctx, kind, stack.Options{
 		Routers: o.Others, Nodes: o.Servers, Partitions: o.Partitions, Topic: o.Topic, Bin: o.Bin, Dir: o.Dir,
-		KafkaAddrs: o.Kafka, EtcdAddrs: o.Etcd, Logf: o.Logf,
+		KafkaAddrs: o.Kafka, EtcdAddrs: o.Etcd, Logf: o.Logf, RouterFlags: flags,
 	})
 	if err != nil {
 		return nil, err
 	}
 	return product{s}, nil
+}
+
+// oneAddress lets all clients come from one address, as in a comparison they do: by default no address may have more than
+// three quarters of a router.
+func oneAddress() []string {
+	const all = 1_000_000 // more than a router takes in from everybody
+	return []string{fmt.Sprintf("--max-clients-per-address=%d", all), fmt.Sprintf("--handshake-rate-per-address=%d", all)}
 }
 
 // Brokers implements Arena.

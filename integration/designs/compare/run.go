@@ -164,7 +164,7 @@ func (c *comparison) open(ctx context.Context, name string, servers, clients int
 		return nil, err
 	}
 	r.arena, err = arena.Open(ctx, arena.Options{
-		Design: name, Servers: servers, Kafka: c.back.Kafka(), Etcd: c.back.Etcd(), Redis: c.cache.addr, Topic: r.topic, Partitions: partitions,
+		Design: name, Servers: servers, Others: d.OthersFor(servers, clients), Kafka: c.back.Kafka(), Etcd: c.back.Etcd(), Redis: c.cache.addr, Topic: r.topic, Partitions: partitions,
 		Launch: arena.Processes{Bin: c.Bin}, Bin: c.Bin, Dir: filepath.Join(c.Dir, r.topic),
 	})
 	for i := range clients {

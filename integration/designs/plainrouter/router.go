@@ -29,6 +29,8 @@ type Router struct {
 	lis  net.Listener
 	part partitioner.Partitioner
 
+	buffers buffers
+
 	picture atomic.Pointer[etcdmap.Picture]
 	toward  prometheus.Counter
 	refused prometheus.Counter
@@ -189,34 +191,4 @@ func (r *Router) dial(req *http.Request) (net.Conn, error) {
 		return nil, fmt.Errorf("the owner does not answer: %w", err)
 	}
 	return node, nil
-}
-
-// relay copies both ways until one end closes. Between two TCP sockets the kernel moves the bytes (splice), without a
-// buffer of ours.
-func (r *Router) relay(client, node net.Conn, early []byte) {
-	defer r.open.Done()
-	if _, err := node.Write(early); err != nil {
-		_ = client.Close()
-	}
-	var up sync.WaitGroup
-	up.Go(func() {
-		_, _ = io.Copy(node, client) // however it ends, the pair ends
-		closeWrite(node)
-	})
-	n, _ := io.Copy(client, node)
-	r.toward.Add(float64(n))
-	// The node said its last: the client gets it, and the end behind it.
-	closeWrite(client)
-	_ = client.SetReadDeadline(time.Now().Add(time.Second))
-	up.Wait()
-	_, _ = client.Close(), node.Close()
-	r.mu.Lock()
-	delete(r.pairs, client)
-	r.mu.Unlock()
-}
-
-func closeWrite(c net.Conn) {
-	if t, ok := c.(*net.TCPConn); ok {
-		_ = t.CloseWrite() // the other side may be gone already
-	}
 }
