@@ -155,7 +155,10 @@ func (c *compared) Run(ctx context.Context, env options.Env) (err error) {
 		rep.Command += " QUICK=1"
 	}
 	fmt.Fprintf(env.Stdout, "\n%s\nall of it took %.0f s\n", rep, rep.Took)
-	if c.Out != "" {
+	if err := rep.Write(filepath.Join(o.Dir, "compare.json")); err != nil { // for whoever looks into what went wrong
+		return err
+	}
+	if c.Out != "" && (c.Quick || rep.Err() == nil) {
 		if err := rep.Publish(c.Out); err != nil {
 			return err
 		}

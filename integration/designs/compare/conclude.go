@@ -113,17 +113,21 @@ func (r *Report) clients() []int {
 	return out
 }
 
-// order compares two designs in every round and size in which both were measured.
+// order compares two designs in every round and size. It says nothing where one of the two failed even once: the
+// comparison would be of what went well.
 func (r *Report) order(f Figure, less, more string) (Ordering, bool) {
 	o := Ordering{Figure: f.Name, Less: less, More: more, Least: math.Inf(1)}
+	if r.failed(less) || r.failed(more) {
+		return o, false
+	}
 	for i := range r.Samples {
 		a := &r.Samples[i]
-		if a.Design != less || a.Failed != "" {
+		if a.Design != less {
 			continue
 		}
 		for j := range r.Samples {
 			b := &r.Samples[j]
-			if b.Design != more || b.Failed != "" || b.Round != a.Round || b.Servers != a.Servers || b.Clients != a.Clients {
+			if b.Design != more || b.Round != a.Round || b.Servers != a.Servers || b.Clients != a.Clients {
 				continue
 			}
 			x, y := f.of(a), f.of(b)
@@ -136,6 +140,47 @@ func (r *Report) order(f Figure, less, more string) (Ordering, bool) {
 	}
 	// Less than a tenth is within what the same design differs from itself.
 	return o, o.Held > 0 && o.Least > 1.1
+}
+
+// failed reports whether something was wrong in any of a design's samples.
+func (r *Report) failed(design string) bool {
+	return slices.ContainsFunc(r.Samples, func(s Sample) bool { return s.Design == design && s.wrong() != "" })
+}
+
+// at is what was measured of a design at one size, in every round.
+func (r *Report) at(design string, c Cell) (all []*Sample) {
+	for i := range r.Samples {
+		if s := &r.Samples[i]; s.Design == design && s.Servers == c.Servers && s.Clients == c.Clients {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// servers are the numbers of servers that a design was measured with at so many clients.
+func (r *Report) servers(design string, clients int) (out []int) {
+	for i := range r.Samples {
+		if s := &r.Samples[i]; s.Design == design && s.Clients == clients && !slices.Contains(out, s.Servers) {
+			out = append(out, s.Servers)
+		}
+	}
+	sort.Ints(out)
+	return out
+}
+
+// value is the median over the rounds; why is set instead where something went wrong in any of them.
+func (r *Report) value(f Figure, design string, c Cell) (v float64, why string) {
+	var all []float64
+	for _, s := range r.at(design, c) {
+		if why := s.wrong(); why != "" {
+			return 0, why
+		}
+		all = append(all, f.of(s))
+	}
+	if len(all) == 0 {
+		return 0, "not measured"
+	}
+	return median(all), ""
 }
 
 // fit is least squares of both forms over the medians of each size.
@@ -179,20 +224,13 @@ func (r *Report) fit(f Figure, design string, clients int) (Fit, bool) {
 // point is a figure at a number of servers.
 type point struct{ X, Y float64 }
 
-// series is the median over the rounds at each number of servers.
-func (r *Report) series(f Figure, design string, clients int) []point {
-	by := make(map[int][]float64)
-	for i := range r.Samples {
-		s := &r.Samples[i]
-		if s.Design == design && s.Clients == clients && s.Failed == "" {
-			by[s.Servers] = append(by[s.Servers], f.of(s))
+// series is the median over the rounds at each number of servers where nothing went wrong.
+func (r *Report) series(f Figure, design string, clients int) (out []point) {
+	for _, n := range r.servers(design, clients) {
+		if v, why := r.value(f, design, Cell{n, clients}); why == "" {
+			out = append(out, point{float64(n), v})
 		}
 	}
-	var out []point
-	for n, all := range by {
-		out = append(out, point{float64(n), median(all)})
-	}
-	slices.SortFunc(out, func(a, b point) int { return int(a.X - b.X) })
 	return out
 }
 

@@ -13,8 +13,12 @@ import (
 //go:embed page.md
 var text string
 
-// Publish writes compare.json and the plots into a folder, and the page beside it.
+// Publish writes compare.json and the plots into a folder, and the page beside it. A full report in which something went
+// wrong is not for the page: whoever reads it would compare what went well.
 func (r *Report) Publish(dir string) error {
+	if err := r.publishable(); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("publish the comparison: %w", err)
 	}
@@ -24,10 +28,20 @@ func (r *Report) Publish(dir string) error {
 	return Page(dir)
 }
 
+func (r *Report) publishable() error {
+	if err := r.Err(); err != nil && !r.Quick {
+		return fmt.Errorf("the comparison is not published: %w", err)
+	}
+	return nil
+}
+
 // Page draws the plots and writes the page of the compare.json in a folder: docs/designs.md for docs/designs.
 func Page(dir string) error {
 	r, err := Read(filepath.Join(dir, "compare.json"))
 	if err != nil {
+		return err
+	}
+	if err := r.publishable(); err != nil {
 		return err
 	}
 	r.conclude()
@@ -90,25 +104,69 @@ func (r *Report) table(clients int) string {
 	}
 	b.WriteString(" lost | repeated | reordered |\n|---|---|" + strings.Repeat("---|", len(Figures())+3) + "\n")
 	for _, d := range r.designs() {
-		for _, p := range r.series(Figures()[0], d, clients) {
-			fmt.Fprintf(&b, "| %s | %.0f |", d, p.X)
-			for _, f := range Figures() {
-				for _, q := range r.series(f, d, clients) {
-					if q.X == p.X {
-						fmt.Fprintf(&b, " %s |", number(q.Y))
-					}
+		for _, n := range r.servers(d, clients) {
+			fmt.Fprintf(&b, "| %s | %d |", d, n)
+			cell := Cell{n, clients}
+			for i, f := range Figures() {
+				v, why := r.value(f, d, cell)
+				switch {
+				case why == "":
+					fmt.Fprintf(&b, " %s |", number(v))
+				case i == 0:
+					fmt.Fprintf(&b, " %s |", why)
+				default:
+					b.WriteString(" - |")
 				}
 			}
-			var lost, repeated, reordered int64
-			for i := range r.Samples {
-				if s := &r.Samples[i]; s.Design == d && s.Clients == clients && float64(s.Servers) == p.X {
-					lost, repeated, reordered = lost+s.Lost, repeated+s.Repeated, reordered+s.Reordered
+			var o Outcome
+			for _, s := range r.at(d, cell) {
+				if s.Failed != "" {
+					o.Failed = s.Failed
 				}
+				o.Lost, o.Repeated, o.Reordered = o.Lost+s.Lost, o.Repeated+s.Repeated, o.Reordered+s.Reordered
 			}
-			fmt.Fprintf(&b, " %d | %d | %d |\n", lost, repeated, reordered)
+			if o.Failed != "" {
+				b.WriteString(" - | - | - |\n") // what was not looked at is not zero
+				continue
+			}
+			fmt.Fprintf(&b, " %d | %d | %d |\n", o.Lost, o.Repeated, o.Reordered)
 		}
 	}
 	return b.String()
+}
+
+// worst is the worst of all rounds of a fault, figure by figure; one that failed is as bad as it gets. ok is false
+// where there was none.
+func (r *Report) worst(design, fault string) (w Fault, ok bool) {
+	for i := range r.Faults {
+		g := &r.Faults[i]
+		if g.Fault != fault || g.Design != design {
+			continue
+		}
+		if !ok {
+			w, ok = *g, true
+			continue
+		}
+		w.Broken, w.Lost, w.Repeated, w.Reordered = max(w.Broken, g.Broken), max(w.Lost, g.Lost), max(w.Repeated, g.Repeated), max(w.Reordered, g.Reordered)
+		w.Pause, w.P99 = max(w.Pause, g.Pause), max(w.P99, g.P99)
+		if w.Failed == "" {
+			w.Failed = g.Failed
+		}
+		if w.First == "" {
+			w.First = g.First
+		}
+	}
+	return w, ok
+}
+
+// faultDesigns are the designs to which a fault was done.
+func (r *Report) faultDesigns(fault string) (out []string) {
+	for i := range r.Faults {
+		if f := &r.Faults[i]; f.Fault == fault && !slices.Contains(out, f.Design) {
+			out = append(out, f.Design)
+		}
+	}
+	return out
 }
 
 // faultTable has the worst of all rounds.
@@ -116,21 +174,13 @@ func (r *Report) faultTable() string {
 	var b strings.Builder
 	b.WriteString("| fault | design | sockets broken | lost | repeated | reordered | longest pause | p99 of clients' longest |\n|---|---|---|---|---|---|---|---|\n")
 	for _, fault := range AllFaults() {
-		var seen []string
-		for i := range r.Faults {
-			f := r.Faults[i]
-			if f.Fault != fault || slices.Contains(seen, f.Design) {
+		for _, d := range r.faultDesigns(fault) {
+			f, _ := r.worst(d, fault)
+			if f.Failed != "" {
+				fmt.Fprintf(&b, "| %s | %s | failed: %s | - | - | - | - | - |\n", fault, d, line(f.Failed))
 				continue
 			}
-			seen = append(seen, f.Design)
-			for _, g := range r.Faults {
-				if g.Fault != fault || g.Design != f.Design {
-					continue
-				}
-				f.Broken, f.Lost, f.Repeated, f.Reordered = max(f.Broken, g.Broken), max(f.Lost, g.Lost), max(f.Repeated, g.Repeated), max(f.Reordered, g.Reordered)
-				f.Pause, f.P99 = max(f.Pause, g.Pause), max(f.P99, g.P99)
-			}
-			fmt.Fprintf(&b, "| %s | %s | %d of %d | %d | %d | %d | %.1f s | %.1f s |\n", fault, f.Design, f.Broken, f.Clients, f.Lost, f.Repeated, f.Reordered, f.Pause/1000, f.P99/1000)
+			fmt.Fprintf(&b, "| %s | %s | %d of %d | %d | %d | %d | %.1f s | %.1f s |\n", fault, d, f.Broken, f.Clients, f.Lost, f.Repeated, f.Reordered, f.Pause/1000, f.P99/1000)
 		}
 	}
 	return b.String()

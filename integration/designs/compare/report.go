@@ -4,8 +4,10 @@ package compare
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 )
 
@@ -96,17 +98,40 @@ func Read(path string) (*Report, error) {
 	return &r, nil
 }
 
-// Err is what went wrong where nothing was done to a design.
+// wrong says in a line why a sample's figures are not what the design costs; empty when nothing was wrong.
+func (s *Sample) wrong() string {
+	if s.Failed != "" {
+		return "failed: " + line(s.Failed)
+	}
+	if s.Lost+s.Repeated+s.Reordered > 0 {
+		return "wrong: " + line(s.First)
+	}
+	return ""
+}
+
+// line is the first line of a text, short enough for a table and without what would end a cell.
+func line(text string) string {
+	text, _, _ = strings.Cut(strings.TrimSpace(text), "\n")
+	const most = 160
+	if r := []rune(text); len(r) > most {
+		text = string(r[:most]) + "..."
+	}
+	return strings.ReplaceAll(text, "|", "/")
+}
+
+// Err is what went wrong where nothing was done to a design, and every measurement that failed.
 func (r *Report) Err() error {
-	for _, s := range r.Samples {
-		if s.Failed != "" || s.Lost+s.Repeated+s.Reordered > 0 {
-			return fmt.Errorf("%s with %d servers and %d clients: %d lost, %d repeated, %d reordered %s %s", s.Design, s.Servers, s.Clients, s.Lost, s.Repeated, s.Reordered, s.First, s.Failed)
+	var errs []error
+	for i := range r.Samples {
+		if s := &r.Samples[i]; s.wrong() != "" {
+			errs = append(errs, fmt.Errorf("%s with %d servers and %d clients, round %d: %d lost, %d repeated, %d reordered; %s",
+				s.Design, s.Servers, s.Clients, s.Round, s.Lost, s.Repeated, s.Reordered, s.wrong()))
 		}
 	}
-	for _, f := range r.Faults {
-		if f.Failed != "" {
-			return fmt.Errorf("%s, %s: %s", f.Design, f.Fault, f.Failed)
+	for i := range r.Faults {
+		if f := &r.Faults[i]; f.Failed != "" {
+			errs = append(errs, fmt.Errorf("%s, %s, round %d: %s", f.Design, f.Fault, f.Round, f.Failed))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
