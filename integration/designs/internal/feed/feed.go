@@ -40,8 +40,9 @@ func (r *Record) Size() int {
 
 // Source is a topic that can be read.
 type Source interface {
-	// Tail reads from an offset on for as long as ctx lives; batches come in order and are never empty.
-	Tail(ctx context.Context, partition int32, from int64, batch func([]*Record)) error
+	// Tail reads from an offset on for as long as ctx lives; batches come in order and are never empty. Nobody else sends
+	// to the channel, which has a capacity: a source may wait for nothing but room in it.
+	Tail(ctx context.Context, partition int32, from int64, batches chan<- []*Record) error
 	// Read reads what lies in [from, to), and returns early when record does not want more.
 	Read(ctx context.Context, partition int32, from, to int64, record func(*Record) bool) error
 	// Bounds are the first offset and the end.
@@ -146,12 +147,7 @@ func (l *Log) Run(ctx context.Context, from, end int64) error {
 	batches := make(chan []*Record, 16)
 	failed := make(chan error, 1)
 	l.wg.Go(func() {
-		failed <- l.cfg.Source.Tail(ctx, l.cfg.Partition, from, func(b []*Record) {
-			select {
-			case batches <- b:
-			case <-ctx.Done():
-			}
-		})
+		failed <- l.cfg.Source.Tail(ctx, l.cfg.Partition, from, batches)
 	})
 	for {
 		select {

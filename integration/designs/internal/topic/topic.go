@@ -30,7 +30,7 @@ type Topic struct {
 	ID         [16]byte
 	Partitions int32
 	live       sarama.Client
-	tail       sarama.Consumer
+	tails      *tails
 	behind     sarama.Client // reads of old records must not hold up the live ones: a broker is one lock
 
 	Records, Bytes atomic.Int64 // read live
@@ -42,10 +42,12 @@ func Sarama(clientID string) *sarama.Config {
 	sc.Version = sarama.V3_6_0_0
 	sc.ClientID = clientID
 	sc.ChannelBufferSize = 1024
+	sc.Net.DialTimeout, sc.Net.ReadTimeout, sc.Net.WriteTimeout = 5*time.Second, 5*time.Second, 5*time.Second
 	sc.Metadata.AllowAutoTopicCreation = false
 	// A broker that is busy or restarts is waited for: a process that ends because of it makes things worse.
 	sc.Metadata.Retry.Max, sc.Metadata.Retry.Backoff = 100, 100*time.Millisecond
-	sc.Consumer.MaxWaitTime = 50 * time.Millisecond
+	sc.MetricRegistry = unmeasured{}
+	sc.Consumer.MaxWaitTime = fetchWait
 	sc.Consumer.MaxProcessingTime = time.Second
 	sc.Consumer.Retry.Backoff = 100 * time.Millisecond
 	return sc
@@ -65,9 +67,7 @@ func Open(cfg Config) (_ *Topic, err error) {
 	if t.behind, err = sarama.NewClient(cfg.Brokers, Sarama(cfg.ClientID+"-behind")); err != nil {
 		return nil, fmt.Errorf("open topic %s: %w", cfg.Topic, err)
 	}
-	if t.tail, err = sarama.NewConsumerFromClient(t.live); err != nil {
-		return nil, fmt.Errorf("open topic %s: %w", cfg.Topic, err)
-	}
+	t.tails = newTails(t)
 	return t, t.describe()
 }
 
@@ -95,8 +95,8 @@ func (t *Topic) describe() error {
 // Close ends the connections; nothing may read any more.
 func (t *Topic) Close() error {
 	var errs []error
-	if t.tail != nil {
-		errs = append(errs, t.tail.Close())
+	if t.tails != nil {
+		t.tails.close()
 	}
 	if t.behind != nil {
 		errs = append(errs, t.behind.Close())
@@ -143,41 +143,6 @@ func (t *Topic) Recent(ctx context.Context, partition int32, back int64) (from, 
 	return max(oldest, end-back), end, err
 }
 
-// Tail implements feed.Source.
-func (t *Topic) Tail(ctx context.Context, partition int32, from int64, batch func([]*feed.Record)) error {
-	var pc sarama.PartitionConsumer
-	err := Again(ctx, t.live, t.cfg.Topic, func() (err error) {
-		pc, err = t.tail.ConsumePartition(t.cfg.Topic, partition, from)
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("read partition %d from %d: %w", partition, from, err)
-	}
-	defer func() { _ = pc.Close() }() // only tells errors that came before
-	const most = 512
-	for {
-		var m *sarama.ConsumerMessage
-		var ok bool
-		select {
-		case m, ok = <-pc.Messages():
-		case <-ctx.Done():
-			return nil
-		}
-		if !ok {
-			return fmt.Errorf("read partition %d: the consumer has ended", partition)
-		}
-		// What one fetch brought is one batch: whoever it is for is written to once.
-		out := append(make([]*feed.Record, 0, 1+min(most, len(pc.Messages()))), t.record(m))
-		for len(out) < most && len(pc.Messages()) > 0 {
-			if m, ok = <-pc.Messages(); !ok {
-				break
-			}
-			out = append(out, t.record(m))
-		}
-		batch(out)
-	}
-}
-
 // Read implements feed.Source.
 func (t *Topic) Read(ctx context.Context, partition int32, from, to int64, record func(*feed.Record) bool) error {
 	if from >= to {
@@ -208,20 +173,17 @@ func (t *Topic) Read(ctx context.Context, partition int32, from, to int64, recor
 	}
 }
 
-func (t *Topic) record(m *sarama.ConsumerMessage) *feed.Record {
-	r := convert(m)
-	t.Records.Add(1)
-	t.Bytes.Add(int64(r.Size()))
-	return r
+func convert(m *sarama.ConsumerMessage) *feed.Record {
+	return &feed.Record{Partition: m.Partition, Offset: m.Offset, Timestamp: m.Timestamp.UnixMilli(), Key: m.Key, Value: m.Value, Headers: headers(m.Headers)}
 }
 
-func convert(m *sarama.ConsumerMessage) *feed.Record {
-	r := &feed.Record{Partition: m.Partition, Offset: m.Offset, Timestamp: m.Timestamp.UnixMilli(), Key: m.Key, Value: m.Value}
-	if len(m.Headers) > 0 {
-		r.Headers = make([]link.Header, 0, len(m.Headers))
-		for _, h := range m.Headers {
-			r.Headers = append(r.Headers, link.Header{Key: h.Key, Value: h.Value})
-		}
+func headers(from []*sarama.RecordHeader) []link.Header {
+	if len(from) == 0 {
+		return nil
 	}
-	return r
+	out := make([]link.Header, 0, len(from))
+	for _, h := range from {
+		out = append(out, link.Header{Key: h.Key, Value: h.Value})
+	}
+	return out
 }
