@@ -2,12 +2,12 @@ package socket
 
 import (
 	"bufio"
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -24,16 +24,18 @@ const (
 	maxUnsent = 1 << 20
 )
 
-// conn is one WebSocket. The library does the handshake, reads and answers control frames; what goes out is whole
-// frames in one outbox, written with one system call by whoever had something to send. Only while the socket is full
-// a goroutine writes the rest, so nobody waits for a client and an idle one holds no buffer.
+// conn is one WebSocket. The library does the handshake and is not needed after it, as in the product: an idle client
+// holds a hundred bytes to read into, and a goroutine's smallest stack. What goes out is whole frames in one outbox,
+// written with one system call by whoever had something to send. Only while the socket is full a goroutine writes the
+// rest, so nobody waits for a client.
 type conn struct {
 	// Static after accept.
 	net net.Conn
 	raw syscall.RawConn
-	ws  *websocket.Conn
 
-	replay []byte       // owned by the reader: what net/http had read already
+	replay []byte          // owned by the reader: what net/http had read already
+	small  [smallRead]byte // owned by the reader
+	in     inbound
 	heard  atomic.Int64 // Unix nanoseconds of the last bytes from the client
 
 	shared *shared
@@ -78,15 +80,22 @@ func accept(w http.ResponseWriter, r *http.Request, sh *shared) (*conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("accept a client: %w", err)
 	}
-	c.ws = ws
+	runtime.SetFinalizer(ws, nil) // it holds nothing of ours, and is garbage from here on
 	c.heard.Store(time.Now().UnixNano())
 	return c, nil
 }
 
-// hijacker hands the library our connection and small buffers instead of net/http's.
+// hijacker takes the connection over from net/http and gives the library nothing of it.
 type hijacker struct {
 	http.ResponseWriter
 	c *conn
+}
+
+// WriteHeader implements http.ResponseWriter. What is no upgrade is left to net/http.
+func (h hijacker) WriteHeader(status int) {
+	if status != http.StatusSwitchingProtocols {
+		h.ResponseWriter.WriteHeader(status)
+	}
 }
 
 func (h hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
@@ -104,49 +113,28 @@ func (h hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 			return nil, nil, fmt.Errorf("hijack: %w", err)
 		}
 	}
-	side := (*librarySide)(h.c)
-	return side, bufio.NewReadWriter(bufio.NewReaderSize(side, 512), bufio.NewWriterSize(side, 128)), nil
+	_, _ = nc.Write(switching(h.Header())) // an empty socket takes it at once; a broken one is found by the reader
+	const least = 16
+	return taken{}, bufio.NewReadWriter(bufio.NewReaderSize(taken{}, least), bufio.NewWriterSize(taken{}, least)), nil
 }
 
-// librarySide is the conn as the WebSocket library sees it: it writes nothing but whole control frames.
-type librarySide conn
-
-func (l *librarySide) Read(p []byte) (int, error) {
-	if len(l.replay) > 0 {
-		n := copy(p, l.replay)
-		l.replay = l.replay[n:]
-		return n, nil
+// switching is the answer that upgrades a connection.
+func switching(h http.Header) []byte {
+	b := []byte("HTTP/1.1 101 Switching Protocols\r\n")
+	for name, values := range h {
+		for _, value := range values {
+			b = fmt.Appendf(b, "%s: %s\r\n", name, value)
+		}
 	}
-	n, err := l.net.Read(p)
-	if n > 0 {
-		l.heard.Store(time.Now().UnixNano())
-	}
-	return n, err
+	return append(b, "\r\n"...)
 }
 
-func (l *librarySide) Write(p []byte) (int, error) {
-	c := (*conn)(l)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.shut {
-		return 0, net.ErrClosed
-	}
-	c.queueLocked(p)
-	c.closing = c.closing || p[0] == fin|opClose
-	c.flushLocked()
-	return len(p), nil
-}
+// taken is the connection that the library is given. Nobody reads or writes it.
+type taken struct{ net.Conn }
 
-func (l *librarySide) Close() error {
-	(*conn)(l).abort()
-	return nil
-}
-
-func (l *librarySide) LocalAddr() net.Addr                { return l.net.LocalAddr() }
-func (l *librarySide) RemoteAddr() net.Addr               { return l.net.RemoteAddr() }
-func (l *librarySide) SetDeadline(t time.Time) error      { return l.net.SetDeadline(t) }
-func (l *librarySide) SetReadDeadline(t time.Time) error  { return l.net.SetReadDeadline(t) }
-func (l *librarySide) SetWriteDeadline(t time.Time) error { return l.net.SetWriteDeadline(t) }
+func (taken) Read([]byte) (int, error)  { return 0, net.ErrClosed }
+func (taken) Write([]byte) (int, error) { return 0, net.ErrClosed }
+func (taken) Close() error              { return nil }
 
 func (c *conn) queueLocked(frame []byte) {
 	if c.closing || c.shut {
@@ -253,24 +241,6 @@ func (c *conn) shutLocked() {
 	c.shut, c.out = true, nil
 	_ = c.net.Close() // nothing to save
 }
-
-// serve reads until the connection ends. Clients have nothing to say but pongs and the end.
-func (c *conn) serve() {
-	_, _, err := c.ws.Reader(context.Background())
-	if err == nil {
-		c.close(1003, "clients have nothing to say here")
-		_, _, _ = c.ws.Reader(context.Background())
-	}
-	_ = c.ws.CloseNow()
-	c.abort()
-}
-
-const (
-	fin     = 0x80
-	opText  = 1
-	opClose = 8
-	opPing  = 9
-)
 
 // headerRoom is the room before a payload that seal needs.
 const headerRoom = 4

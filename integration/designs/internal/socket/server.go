@@ -25,7 +25,7 @@ import (
 
 const subprotocol = clientmsg.JSON
 
-// Host is the design behind the sockets. Its methods are called by the client's own goroutine.
+// Host is the design behind the sockets. Of one client its methods are called one after the other.
 type Host interface {
 	// Admit refuses clients of a partition that cannot be served here.
 	Admit(partition int32) error
@@ -148,23 +148,29 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.metrics.refused.Inc()
 		return // the library has answered
 	}
-	// The handler returns and its buffers with it: half the memory of a client that would stay in here.
-	go s.follow(c)
+	ending := s.begin(c)
+	// The handler returns, and its buffers and grown stack with it: half the memory of a client that would stay in here.
+	go s.follow(c, ending)
 }
 
-func (s *Server) follow(c *Client) {
-	defer s.serving.Done()
+// begin makes the client known; ending says that it was only sent away.
+func (s *Server) begin(c *Client) (ending bool) {
 	s.metrics.accepted.Inc()
 	c.lastSent = s.now()
 	s.mu.Lock()
 	s.clients[c.ID] = c
-	ending := s.ending
+	ending = s.ending
 	s.mu.Unlock()
 	if ending {
 		c.Move("the server is stopping")
 	} else {
 		s.host.Attach(c)
 	}
+	return ending
+}
+
+func (s *Server) follow(c *Client, ending bool) {
+	defer s.serving.Done()
 	c.conn.serve()
 	if !ending {
 		s.host.Detach(c)
