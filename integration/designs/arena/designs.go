@@ -109,6 +109,17 @@ func (d *Design) listens(role string) bool { return role != Redistributor }
 
 func (d *Design) readsKafka(role string) bool { return role != Router }
 
+// Reader is the role that reads the topic.
+func (d *Design) Reader() string {
+	if d.owning != "" {
+		return d.owning
+	}
+	return Server
+}
+
+// Shares reports whether those who read the topic share its partitions.
+func (d *Design) Shares() bool { return d.owning != "" || d.product }
+
 // Other is the role of its routers or redistributors, empty when it has none.
 func (d *Design) Other() string { return d.other }
 

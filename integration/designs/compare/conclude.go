@@ -1,7 +1,6 @@
 package compare
 
 import (
-	"fmt"
 	"math"
 	"slices"
 	"sort"
@@ -18,7 +17,7 @@ func Figures() []Figure {
 	return []Figure{
 		{"cpu", "CPU per delivered record", "us", func(s *Sample) float64 { return s.CPU }},
 		{"kafka_cpu", "the broker's CPU per delivered record", "us", func(s *Sample) float64 { return s.KafkaCPU }},
-		{"ingest", "bytes that a server ingests", "KB/s", func(s *Sample) float64 { return s.Ingest / 1000 }},
+		{"ingest", "bytes from Kafka per process that reads the topic", "KB/s", func(s *Sample) float64 { return s.Ingest / 1000 }},
 		{"reads", "bytes read from Kafka by all", "KB/s", func(s *Sample) float64 { return s.Reads / 1000 }},
 		{"between", "bytes between the tiers", "KB/s", func(s *Sample) float64 { return s.Between / 1000 }},
 		{"backchannel", "bytes of the backchannel or cache", "KB/s", func(s *Sample) float64 { return s.Backchannel / 1000 }},
@@ -37,33 +36,6 @@ type Ordering struct {
 	Held   int     `json:"held"`     // in how many pairs of samples, which is all there are
 	Least  float64 `json:"least"`    // the smallest factor between the two
 	Most   float64 `json:"greatest"` // the greatest
-}
-
-// Fit is how a figure grew with the number of servers: the closer one of two forms, neither of which can go below zero, or
-// a constant.
-type Fit struct {
-	Design  string  `json:"design"`
-	Figure  string  `json:"figure"`
-	Clients int     `json:"clients"`
-	Form    string  `json:"form"`
-	A       float64 `json:"a"`
-	B       float64 `json:"b"`
-	Error   float64 `json:"error"` // root mean square, relative
-	// At100 is the formula at 100 servers: an extrapolation, not a measurement.
-	At100 float64 `json:"extrapolated_to_100_servers"`
-}
-
-// The forms of a Fit.
-const (
-	shrinks = "a + b / servers"
-	grows   = "a + b * servers"
-)
-
-func (f *Fit) at(servers float64) float64 {
-	if f.Form == shrinks {
-		return f.A + f.B/servers
-	}
-	return f.A + f.B*servers
 }
 
 func (r *Report) designs() []string {
@@ -88,16 +60,9 @@ func (r *Report) conclude() {
 			}
 		}
 	}
-	for _, f := range Figures() {
-		if f.Name != "ingest" && f.Name != "cpu" {
-			continue
-		}
-		for _, d := range r.designs() {
-			for _, clients := range r.clients() {
-				if fit, ok := r.fit(f, d, clients); ok {
-					r.Fits = append(r.Fits, fit)
-				}
-			}
+	for _, d := range r.designs() {
+		for _, clients := range r.clients() {
+			r.Fits = append(r.Fits, r.fit("ingest", d, clients), r.fit("cpu", d, clients))
 		}
 	}
 }
@@ -183,44 +148,6 @@ func (r *Report) value(f Figure, design string, c Cell) (v float64, why string) 
 	return median(all), ""
 }
 
-// fit is least squares of both forms over the medians of each size.
-func (r *Report) fit(f Figure, design string, clients int) (Fit, bool) {
-	by := r.series(f, design, clients)
-	if len(by) < 3 {
-		return Fit{}, false
-	}
-	var best Fit
-	for _, form := range []string{shrinks, grows} {
-		fit := Fit{Design: design, Figure: f.Name, Clients: clients, Form: form}
-		var n, sx, sy, sxx, sxy float64
-		for _, p := range by {
-			x := p.X
-			if form == shrinks {
-				x = 1 / p.X
-			}
-			n, sx, sy, sxx, sxy = n+1, sx+x, sy+p.Y, sxx+x*x, sxy+x*p.Y
-		}
-		fit.B = (n*sxy - sx*sy) / (n*sxx - sx*sx)
-		fit.A = (sy - fit.B*sx) / n
-		switch {
-		case fit.B < 0:
-			fit.A, fit.B = sy/n, 0
-		case fit.A < 0:
-			fit.A, fit.B = 0, sxy/sxx
-		}
-		for _, p := range by {
-			d := (fit.at(p.X) - p.Y) / p.Y
-			fit.Error += d * d / n
-		}
-		fit.Error = math.Sqrt(fit.Error)
-		fit.At100 = fit.at(100)
-		if best.Form == "" || fit.Error < best.Error {
-			best = fit
-		}
-	}
-	return best, true
-}
-
 // point is a figure at a number of servers.
 type point struct{ X, Y float64 }
 
@@ -240,16 +167,4 @@ func median(all []float64) float64 {
 		return (all[n/2-1] + all[n/2]) / 2
 	}
 	return all[len(all)/2]
-}
-
-// String is how the page tells it.
-func (f *Fit) String() string {
-	form := "%.3g + %.3g / servers"
-	switch {
-	case f.B == 0:
-		return fmt.Sprintf("%.3g", f.A)
-	case f.Form == grows:
-		form = "%.3g + %.3g x servers"
-	}
-	return fmt.Sprintf(form, f.A, f.B)
 }

@@ -102,7 +102,7 @@ func (r *Report) table(clients int) string {
 	for _, f := range Figures() {
 		fmt.Fprintf(&b, " %s, %s |", f.Title, f.Unit)
 	}
-	b.WriteString(" lost | repeated | reordered |\n|---|---|" + strings.Repeat("---|", len(Figures())+3) + "\n")
+	b.WriteString(" delivered of produced | lost | repeated | reordered |\n|---|---|" + strings.Repeat("---|", len(Figures())+4) + "\n")
 	for _, d := range r.designs() {
 		for _, n := range r.servers(d, clients) {
 			fmt.Fprintf(&b, "| %s | %d |", d, n)
@@ -119,17 +119,25 @@ func (r *Report) table(clients int) string {
 				}
 			}
 			var o Outcome
+			share := 1.0
 			for _, s := range r.at(d, cell) {
+				if s.Produced > 0 {
+					share = min(share, float64(s.Delivered)/float64(s.Produced))
+				}
 				if s.Failed != "" {
 					o.Failed = s.Failed
 				}
 				o.Lost, o.Repeated, o.Reordered = o.Lost+s.Lost, o.Repeated+s.Repeated, o.Reordered+s.Reordered
 			}
 			if o.Failed != "" {
-				b.WriteString(" - | - | - |\n") // what was not looked at is not zero
+				b.WriteString(" - | - | - | - |\n") // what was not looked at is not zero
 				continue
 			}
-			fmt.Fprintf(&b, " %d | %d | %d |\n", o.Lost, o.Repeated, o.Reordered)
+			behind := ""
+			if share < kept {
+				behind = " **behind**"
+			}
+			fmt.Fprintf(&b, " %.1f %%%s | %d | %d | %d |\n", 100*share, behind, o.Lost, o.Repeated, o.Reordered)
 		}
 	}
 	return b.String()
@@ -261,33 +269,32 @@ func (r *Report) orderingList() string {
 
 func (r *Report) fitTable() string {
 	var b strings.Builder
-	b.WriteString("| figure | design | clients | fitted | relative error | **extrapolated** to 100 servers |\n|---|---|---|---|---|---|\n")
+	fmt.Fprintf(&b, "| figure | design | clients | fitted | why that form | left out | relative error | **extrapolated** to 100 servers, still %.0f records/s |\n|---|---|---|---|---|---|---|---|\n", r.Rate)
 	for i := range r.Fits {
 		f := &r.Fits[i]
-		unit := ""
-		for _, g := range Figures() {
-			if g.Name == f.Figure {
-				unit = g.Unit
-			}
+		left := "-"
+		if len(f.LeftOut) > 0 {
+			left = strings.Trim(fmt.Sprint(f.LeftOut), "[]") + " servers: saturated"
 		}
-		fmt.Fprintf(&b, "| %s, %s | %s | %d | %s | %.0f %% | %s |\n", f.Figure, unit, f.Design, f.Clients, f, 100*f.Error, number(max(0, f.At100)))
+		fmt.Fprintf(&b, "| %s, %s | %s | %d | %s |", f.Figure, figure(f.Figure).Unit, f.Design, f.Clients, f)
+		if f.None != "" {
+			fmt.Fprintf(&b, " %s | %s | - | - |\n", f.Reason, left)
+			continue
+		}
+		at := number(f.At100)
+		if n := readers(f.Design, 100); f.Form == shared && n > float64(r.Partitions) {
+			at += fmt.Sprintf(" (with %.0f partitions or more, not %d)", n, r.Partitions)
+		}
+		fmt.Fprintf(&b, " %s | %s | %.0f %% | %s |\n", f.Reason, left, 100*f.Error, at)
 	}
-	most := r.clients()[len(r.clients())-1]
-	b.WriteString("\n| design | memory per client, KB | **extrapolated** to 1,000,000 clients, GB |\n|---|---|---|\n")
+	b.WriteString("\n| design | memory that one more client takes, KB | between | **extrapolated** to 1,000,000 clients, GB |\n|---|---|---|---|\n")
 	for _, d := range r.designs() {
-		for _, f := range Figures() {
-			if f.Name != "memory" {
-				continue
-			}
-			var all []float64
-			for _, p := range r.series(f, d, most) {
-				all = append(all, p.Y)
-			}
-			if len(all) > 0 {
-				m := median(all)
-				fmt.Fprintf(&b, "| %s | %s | %s |\n", d, number(m), number(m*1e6/(1<<20)))
-			}
+		m, from, to, ok := r.slope(d)
+		if !ok {
+			fmt.Fprintf(&b, "| %s | not measured at two numbers of clients | - | - |\n", d)
+			continue
 		}
+		fmt.Fprintf(&b, "| %s | %s | %d and %d clients | %s |\n", d, number(m/1024), from, to, number(m*1e6/(1<<30)))
 	}
 	return b.String()
 }

@@ -68,7 +68,7 @@ func (r *Report) plot(f Figure, clients int) (*plot.Plot, error) {
 			continue
 		}
 		for j := range r.Fits {
-			if fit := &r.Fits[j]; fit.Figure == f.Name && fit.Design == d && fit.Clients == clients {
+			if fit := &r.Fits[j]; fit.Figure == f.Name && fit.Design == d && fit.Clients == clients && fit.None == "" {
 				for x := xy[len(xy)-1].X; x <= 100; x *= 1.1 {
 					if y := fit.at(x); y > 0 {
 						beyond = append(beyond, plotter.XY{X: x, Y: y})

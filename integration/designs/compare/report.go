@@ -25,10 +25,12 @@ type Report struct {
 	Rounds  int       `json:"rounds"`
 	Rate    float64   `json:"records_per_second"`
 	Size    int       `json:"bytes_per_value"`
-	Seconds float64   `json:"seconds_per_sample"`
-	Samples []Sample  `json:"samples"`
-	Faults  []Fault   `json:"faults"`
-	Fits    []Fit     `json:"fits"`
+	// Partitions of every topic: no more processes than that can share one.
+	Partitions int      `json:"partitions"`
+	Seconds    float64  `json:"seconds_per_sample"`
+	Samples    []Sample `json:"samples"`
+	Faults     []Fault  `json:"faults"`
+	Fits       []Fit    `json:"fits"`
 	// Orderings are the only comparisons that the page may state: those that held in every sample.
 	Orderings []Ordering `json:"orderings"`
 }
@@ -41,9 +43,12 @@ type Sample struct {
 	Others  int    `json:"others"` // routers or redistributors
 	Clients int    `json:"clients"`
 
+	Produced  int64 `json:"produced"`  // records, while CPU was measured
+	Delivered int64 `json:"delivered"` // records that clients received in the same time
+
 	CPU         float64 `json:"cpu_us"`            // of all its processes, a cache included, per delivered record
 	KafkaCPU    float64 `json:"kafka_cpu_us"`      // of the broker, per delivered record
-	Ingest      float64 `json:"ingest_per_server"` // bytes a second that a server gets from anybody but clients
+	Ingest      float64 `json:"ingest_per_reader"` // bytes a second from Kafka, for each process of the tier that reads the topic
 	Reads       float64 `json:"kafka_reads"`       // bytes a second that all processes read from Kafka
 	Between     float64 `json:"between_tiers"`     // bytes a second
 	Backchannel float64 `json:"backchannel"`       // bytes a second, to and from
@@ -108,6 +113,15 @@ func (s *Sample) wrong() string {
 	}
 	return ""
 }
+
+// Wrong reports whether something was wrong.
+func (s *Sample) Wrong() bool { return s.wrong() != "" }
+
+// kept is the least share of what is produced that a design which keeps up delivers in the same time.
+const kept = 0.99
+
+// Behind reports whether records came faster than they went out.
+func (s *Sample) Behind() bool { return float64(s.Delivered) < kept*float64(s.Produced) }
 
 // line is the first line of a text, short enough for a table and without what would end a cell.
 func line(text string) string {

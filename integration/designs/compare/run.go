@@ -83,7 +83,7 @@ func Do(ctx context.Context, o Options) (_ *Report, err error) {
 	began := time.Now()
 	rep := &Report{
 		Began: began, Quick: o.Quick, Machine: machine.Describe(), Kernel: machine.Kernel(), Go: runtime.Version(), Version: version(ctx, o.Bin),
-		Load: machine.LoadAverage(), Rounds: o.Rounds, Rate: o.Rate, Size: o.Size, Seconds: o.Seconds,
+		Load: machine.LoadAverage(), Rounds: o.Rounds, Rate: o.Rate, Size: o.Size, Seconds: o.Seconds, Partitions: partitions,
 	}
 	c := &comparison{Options: o}
 	if c.back, err = stack.OpenBackend(ctx, stack.Real, filepath.Join(o.Dir, "backend")); err != nil {
@@ -135,7 +135,7 @@ func version(ctx context.Context, bin string) string {
 }
 
 func (s *Sample) String() string {
-	return fmt.Sprintf("%-30s %d servers %5d clients: %5.1f us CPU, ingest %7.0f B/s per server, %5.1f KB/client, p50 %.1f p99 %.1f ms, lost %d repeated %d reordered %d %s%s",
+	return fmt.Sprintf("%-30s %d servers %5d clients: %5.1f us CPU, ingest %7.0f B/s per reader, %5.1f KB/client, p50 %.1f p99 %.1f ms, lost %d repeated %d reordered %d %s%s",
 		s.Design, s.Servers, s.Clients, s.CPU, s.Ingest, s.Memory/1024, s.P50, s.P99, s.Lost, s.Repeated, s.Reordered, s.First, s.Failed)
 }
 
@@ -272,40 +272,117 @@ func (r *run) steady(ctx context.Context, s *Sample) error {
 	if err := wait(ctx, warm); err != nil {
 		return errors.Join(err, stopped(stop, done))
 	}
-	before, err := sockets(ctx)
-	if err != nil {
-		return errors.Join(err, stopped(stop, done))
+	before, err := r.look(ctx, p, false)
+	if err == nil {
+		err = wait(ctx, time.Duration(r.c.Seconds*float64(time.Second)))
 	}
-	said := r.said(ctx)
-	sent, from := p.Sent(), time.Now()
-	_, cpu = r.usage()
-	_, kafka, _ := machine.Usage(r.c.back.PIDs()["kafka"])
-	err = wait(ctx, time.Duration(r.c.Seconds*float64(time.Second)))
-	_, cpuAfter = r.usage()
-	_, kafkaAfter, _ := machine.Usage(r.c.back.PIDs()["kafka"])
-	until, n := time.Now(), float64(p.Sent()-sent)
-	saidAfter := r.said(ctx)
-	after, failed := sockets(ctx)
-	if err := errors.Join(err, failed, stopped(stop, done)); err != nil {
+	var after *snapshot
+	if err == nil {
+		after, err = r.look(ctx, p, true)
+	}
+	if err := errors.Join(err, stopped(stop, done)); err != nil {
 		return err
 	}
-	cache := ""
-	if r.design.Cache {
-		cache = r.c.cache.addr
-	}
-	f := during(before, after, r.arena.Members(), r.arena.Brokers(), cache)
-	seconds := until.Sub(from).Seconds()
-	s.CPU, s.KafkaCPU = (cpuAfter-cpu)*1e6/n, (kafkaAfter-kafka)*1e6/n
-	s.Ingest, s.Reads, s.Between = float64(f.ingest)/seconds/float64(s.Servers), float64(f.reads)/seconds, float64(f.between)/seconds
-	s.Backchannel = (float64(f.backchannel) + saidAfter - said) / seconds
 	rep, histories, err := r.judge(ctx)
 	if err != nil {
 		return err
 	}
-	d := checker.Between(histories, from, until)
-	s.P50, s.P99 = milliseconds(d.P50), milliseconds(d.P99)
 	s.Outcome = outcome(rep)
+	return r.figures(s, before, after, histories)
+}
+
+// snapshot is what processes and sockets had done, each as of its own time.
+type snapshot struct {
+	cpu, kafka, sent, said stamped
+	sockets                traffic
+	socketsAt              time.Time
+}
+
+type stamped struct {
+	value float64
+	at    time.Time
+}
+
+func now(value float64) stamped { return stamped{value, time.Now()} }
+
+// rate is by how much a value grew in a second.
+func rate(from, to stamped) float64 { return (to.value - from.value) / to.at.Sub(from.at).Seconds() }
+
+// look takes a snapshot. At the start CPU comes last and at the end first, so that asking for sockets is not in it.
+func (r *run) look(ctx context.Context, p *load.Producer, end bool) (*snapshot, error) {
+	s := &snapshot{}
+	var err error
+	parts := []func(){
+		func() {
+			began := time.Now()
+			s.sockets, err = sockets(ctx)
+			s.socketsAt = began.Add(time.Since(began) / 2) // it looks at one after the other
+		},
+		func() { s.said = now(r.said(ctx)) },
+		func() {
+			_, cpu, _ := machine.Usage(r.c.back.PIDs()["kafka"])
+			s.kafka = now(cpu)
+		},
+		func() { s.sent = now(float64(p.Sent())) },
+		func() {
+			_, cpu := r.usage()
+			s.cpu = now(cpu)
+		},
+	}
+	if end {
+		slices.Reverse(parts)
+	}
+	for _, part := range parts {
+		part()
+	}
+	return s, err
+}
+
+// figures are what two snapshots and the clients' histories say. Each divides by what clients received in the very time
+// that it covers.
+func (r *run) figures(s *Sample, before, after *snapshot, histories []checker.Client) error {
+	cache := ""
+	if r.design.Cache {
+		cache = r.c.cache.addr
+	}
+	members := r.arena.Members()
+	readers := 0
+	for _, m := range members {
+		if m.Role == r.design.Reader() {
+			readers++
+		}
+	}
+	f := during(before.sockets, after.sockets, members, r.design.Reader(), r.arena.Brokers(), cache)
+	seconds := after.socketsAt.Sub(before.socketsAt).Seconds()
+	s.Ingest, s.Reads, s.Between = float64(f.ingest)/seconds/float64(readers), float64(f.reads)/seconds, float64(f.between)/seconds
+	s.Backchannel = float64(f.backchannel)/seconds + rate(before.said, after.said)
+
+	s.Delivered = received(histories, before.cpu.at, after.cpu.at)
+	s.Produced = int64(rate(before.sent, after.sent) * after.cpu.at.Sub(before.cpu.at).Seconds())
+	meanwhile := received(histories, before.kafka.at, after.kafka.at)
+	if s.Delivered == 0 || meanwhile == 0 {
+		return errors.New("nothing was delivered while it was measured")
+	}
+	s.CPU = (after.cpu.value - before.cpu.value) * 1e6 / float64(s.Delivered)
+	s.KafkaCPU = (after.kafka.value - before.kafka.value) * 1e6 / float64(meanwhile)
+	d := checker.Between(histories, before.cpu.at, after.cpu.at)
+	s.P50, s.P99 = milliseconds(d.P50), milliseconds(d.P99)
 	return nil
+}
+
+// received counts the records that clients received in [from, until).
+func received(histories []checker.Client, from, until time.Time) (n int64) {
+	lo, hi := from.UnixNano(), until.UnixNano()
+	for i := range histories {
+		for j := range histories[i].Sessions {
+			for k := range histories[i].Sessions[j].Events {
+				if e := &histories[i].Sessions[j].Events[k]; e.Kind == checker.Record && e.At >= lo && e.At < hi {
+					n++
+				}
+			}
+		}
+	}
+	return n
 }
 
 func stopped(stop func(), done <-chan error) error {

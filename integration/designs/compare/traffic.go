@@ -54,14 +54,14 @@ func plain(addr string) string {
 
 // flows are the bytes between two snapshots.
 type flows struct {
-	ingest      int64 // what servers got from anybody but clients
+	ingest      int64 // what the tier that reads the topic got from Kafka
 	reads       int64 // what all members got from Kafka
 	between     int64 // between members, and through Kafka from redistributors to servers
 	backchannel int64 // to and from the cache
 }
 
 // during takes the difference of two snapshots.
-func during(before, after traffic, members []arena.Member, kafka []string, cache string) flows {
+func during(before, after traffic, members []arena.Member, reader string, kafka []string, cache string) flows {
 	roles := make(map[int]string)
 	twoTiersByKafka := false
 	for _, m := range members {
@@ -81,17 +81,14 @@ func during(before, after traffic, members []arena.Member, kafka []string, cache
 		case role == "":
 		case contains(kafka, at.peer):
 			f.reads += n
-			if role == arena.Server {
+			switch {
+			case role == reader:
 				f.ingest += n
-				if twoTiersByKafka {
-					f.between += n
-				}
+			case role == arena.Server && twoTiersByKafka:
+				f.between += n
 			}
 		case peerIsMember:
 			f.between += n
-			if role == arena.Server {
-				f.ingest += n
-			}
 		}
 	}
 	return f
