@@ -156,12 +156,18 @@ func (r *Report) worst(design, fault string) (w Fault, ok bool) {
 			continue
 		}
 		w.Broken, w.Lost, w.Repeated, w.Reordered = max(w.Broken, g.Broken), max(w.Lost, g.Lost), max(w.Repeated, g.Repeated), max(w.Reordered, g.Reordered)
-		w.Pause, w.P99 = max(w.Pause, g.Pause), max(w.P99, g.P99)
+		w.Other, w.P99 = max(w.Other, g.Other), max(w.P99, g.P99)
+		if g.Pause > w.Pause {
+			w.Pause, w.Latest = g.Pause, g.Latest
+		}
 		if w.Failed == "" {
 			w.Failed = g.Failed
 		}
 		if w.First == "" {
 			w.First = g.First
+		}
+		if w.FirstBroken == "" {
+			w.FirstBroken = g.FirstBroken
 		}
 	}
 	return w, ok
@@ -180,63 +186,18 @@ func (r *Report) faultDesigns(fault string) (out []string) {
 // faultTable has the worst of all rounds.
 func (r *Report) faultTable() string {
 	var b strings.Builder
-	b.WriteString("| fault | design | sockets broken | lost | repeated | reordered | longest pause | p99 of clients' longest |\n|---|---|---|---|---|---|---|---|\n")
+	b.WriteString("| fault | design | sockets broken | lost | repeated | reordered | other findings | longest pause | p99 of clients' longest |\n|---|---|---|---|---|---|---|---|---|\n")
 	for _, fault := range AllFaults() {
 		for _, d := range r.faultDesigns(fault) {
 			f, _ := r.worst(d, fault)
 			if f.Failed != "" {
-				fmt.Fprintf(&b, "| %s | %s | failed: %s | - | - | - | - | - |\n", fault, d, line(f.Failed))
+				fmt.Fprintf(&b, "| %s | %s | failed: %s | - | - | - | - | - | - |\n", fault, d, line(f.Failed))
 				continue
 			}
-			fmt.Fprintf(&b, "| %s | %s | %d of %d | %d | %d | %d | %.1f s | %.1f s |\n", fault, d, f.Broken, f.Clients, f.Lost, f.Repeated, f.Reordered, f.Pause/1000, f.P99/1000)
+			fmt.Fprintf(&b, "| %s | %s | %d of %d | %d | %d | %d | %d | %.1f s | %.1f s |\n", fault, d, f.Broken, f.Clients, f.Lost, f.Repeated, f.Reordered, f.Other, f.Pause/1000, f.P99/1000)
 		}
 	}
 	return b.String()
-}
-
-// why names, for the kill of a server and the other faults, each design in which the figure was not zero, and the reason.
-func (r *Report) why() string {
-	said := make(map[string]bool)
-	var b strings.Builder
-	for i := range r.Faults {
-		f := &r.Faults[i]
-		for _, one := range []struct {
-			what string
-			n    int64
-		}{{"broken", f.Broken}, {"lost", f.Lost}, {"repeated", f.Repeated}, {"reordered", f.Reordered}} {
-			id := f.Fault + f.Design + one.what
-			if one.n == 0 || said[id] {
-				continue
-			}
-			said[id] = true
-			reason := reasonOf(f.Design, f.Fault, one.what)
-			if reason == "" {
-				reason = "not explained: " + f.First
-			}
-			fmt.Fprintf(&b, "- *%s*, %s, %s: %s\n", f.Fault, f.Design, one.what, reason)
-		}
-	}
-	if b.Len() == 0 {
-		return "Every figure is zero.\n"
-	}
-	return b.String()
-}
-
-func reasonOf(design, fault, what string) string {
-	if what != "broken" {
-		return ""
-	}
-	switch {
-	case design == "pointsman" && fault == KillOther:
-		return "the router that died held these sockets; their clients came to another router with their cursors."
-	case design == "plainrouter" && fault == KillOther:
-		return "every byte of these clients went through the router that died."
-	case design == "plainrouter":
-		return "a connection belongs to its key's partition: whoever's partition changes its owner is closed and comes back."
-	case fault == KillServer || fault == DrainServer:
-		return "these clients' sockets were on the server that ended; they came to another one with their cursors."
-	}
-	return ""
 }
 
 func (r *Report) orderingList() string {

@@ -61,13 +61,17 @@ type Sample struct {
 
 // Outcome is the checker's verdict.
 type Outcome struct {
-	Due       int64  `json:"due"`
-	Lost      int64  `json:"lost"`
-	Repeated  int64  `json:"repeated"`
-	Reordered int64  `json:"reordered"`
-	Broken    int64  `json:"sockets_broken"`
-	First     string `json:"first,omitempty"` // of what is wrong
-	Failed    string `json:"failed,omitempty"`
+	Due       int64 `json:"due"`
+	Lost      int64 `json:"lost"`
+	Repeated  int64 `json:"repeated"`
+	Reordered int64 `json:"reordered"`
+	Broken    int64 `json:"sockets_broken"`
+	Unopened  int64 `json:"unopened"` // connections that ended without a hello; they are broken ones, too
+	Other     int64 `json:"other"`    // gaps, wrong cursors, foreign and corrupt records
+
+	First       string `json:"first,omitempty"` // of what is wrong with records
+	FirstBroken string `json:"first_broken,omitempty"`
+	Failed      string `json:"failed,omitempty"`
 }
 
 // Fault is one design under one fault.
@@ -78,6 +82,7 @@ type Fault struct {
 	Clients int     `json:"clients"`
 	Pause   float64 `json:"longest_pause_ms"` // that any record was late
 	P99     float64 `json:"p99_pause_ms"`     // over clients, of the longest of each
+	Latest  string  `json:"latest,omitempty"` // whose pause was the longest
 	Outcome
 }
 
@@ -108,8 +113,11 @@ func (s *Sample) wrong() string {
 	if s.Failed != "" {
 		return "failed: " + line(s.Failed)
 	}
-	if s.Lost+s.Repeated+s.Reordered > 0 {
-		return "wrong: " + line(s.First)
+	switch o := &s.Outcome; {
+	case o.Lost+o.Repeated+o.Reordered+o.Other > 0:
+		return "wrong: " + line(o.First)
+	case o.Broken+o.Unopened > 0: // nobody did anything to them
+		return fmt.Sprintf("wrong: %d sockets broken: %s", o.Broken+o.Unopened, line(o.FirstBroken))
 	}
 	return ""
 }
@@ -138,13 +146,38 @@ func (r *Report) Err() error {
 	var errs []error
 	for i := range r.Samples {
 		if s := &r.Samples[i]; s.wrong() != "" {
-			errs = append(errs, fmt.Errorf("%s with %d servers and %d clients, round %d: %d lost, %d repeated, %d reordered; %s",
-				s.Design, s.Servers, s.Clients, s.Round, s.Lost, s.Repeated, s.Reordered, s.wrong()))
+			errs = append(errs, fmt.Errorf("%s with %d servers and %d clients, round %d: %d lost, %d repeated, %d reordered, %d of other kinds, %d sockets broken; %s",
+				s.Design, s.Servers, s.Clients, s.Round, s.Lost, s.Repeated, s.Reordered, s.Other, s.Broken, s.wrong()))
 		}
 	}
 	for i := range r.Faults {
 		if f := &r.Faults[i]; f.Failed != "" {
 			errs = append(errs, fmt.Errorf("%s, %s, round %d: %s", f.Design, f.Fault, f.Round, f.Failed))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// barRecords is how many records each design must deliver for the bar.
+const barRecords = 100_000
+
+// Bar is what keeps the designs from delivering what is due, and all of it, where nothing is done to them.
+func (r *Report) Bar(designs []string) error {
+	errs := []error{r.Err()}
+	for _, d := range designs {
+		seen := false
+		for i := range r.Samples {
+			s := &r.Samples[i]
+			if s.Design != d {
+				continue
+			}
+			seen = true
+			if s.Due < barRecords {
+				errs = append(errs, fmt.Errorf("%s: %d records were due, the bar is %d", d, s.Due, barRecords))
+			}
+		}
+		if !seen {
+			errs = append(errs, fmt.Errorf("%s was not measured", d))
 		}
 	}
 	return errors.Join(errs...)

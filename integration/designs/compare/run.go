@@ -283,12 +283,12 @@ func (r *run) steady(ctx context.Context, s *Sample) error {
 	if err := errors.Join(err, stopped(stop, done)); err != nil {
 		return err
 	}
-	rep, histories, err := r.judge(ctx)
+	v, err := r.judge(ctx)
 	if err != nil {
 		return err
 	}
-	s.Outcome = outcome(rep)
-	return r.figures(s, before, after, histories)
+	s.Outcome = outcome(v.report)
+	return r.figures(s, before, after, v.histories)
 }
 
 // snapshot is what processes and sockets had done, each as of its own time.
@@ -402,23 +402,47 @@ func (r *run) said(ctx context.Context) (sum float64) {
 }
 
 // judge waits until every client has what is due, for a while, and asks the checker.
-func (r *run) judge(ctx context.Context) (*checker.Report, []checker.Client, error) {
+func (r *run) judge(ctx context.Context) (*verdict, error) {
 	truth, err := load.ReadTopic(ctx, r.arena.Brokers(), r.topic)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	patient, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	_ = r.fleet.WaitCaughtUp(patient, truth) // who is still behind then has lost something, and the checker says so
-	histories := r.fleet.Histories()
-	return checker.Check(truth, histories, nil), histories, r.fleet.Faults()
+	v := &verdict{truth: truth, until: time.Now(), histories: r.fleet.Histories()}
+	v.report = checker.Check(truth, v.histories, nil)
+	return v, r.fleet.Faults()
+}
+
+// verdict is what was found of a run, and of what.
+type verdict struct {
+	report    *checker.Report
+	truth     *checker.Truth
+	histories []checker.Client
+	until     time.Time // when nothing was waited for any more
 }
 
 func outcome(rep *checker.Report) Outcome {
-	o := Outcome{Due: rep.Expected, Lost: rep.Lost.Count, Repeated: rep.Repeated.Count, Reordered: rep.Reordered.Count, Broken: rep.Broken.Count}
+	o := Outcome{Due: rep.Expected}
 	for _, v := range rep.Verdicts() {
-		if v.Count > 0 && v.Kind != checker.Broken && o.First == "" {
-			o.First = string(v.Kind) + ": " + v.First
+		first := &o.First
+		switch v.Kind {
+		case checker.Lost:
+			o.Lost = v.Count
+		case checker.Repeated:
+			o.Repeated = v.Count
+		case checker.Reordered:
+			o.Reordered = v.Count
+		case checker.Broken:
+			o.Broken, first = v.Count, &o.FirstBroken
+		case checker.Unopened:
+			o.Unopened, first = v.Count, &o.FirstBroken
+		case checker.Foreign, checker.Corrupt, checker.Cursors, checker.Gaps:
+			o.Other += v.Count
+		}
+		if v.Count > 0 && *first == "" {
+			*first = string(v.Kind) + ": " + v.First
 		}
 	}
 	return o
@@ -474,14 +498,17 @@ func (r *run) suffer(ctx context.Context, f *Fault) error {
 	if err := errors.Join(err, stopped(stop, done)); err != nil {
 		return err
 	}
-	rep, histories, err := r.judge(ctx)
+	v, err := r.judge(ctx)
 	if err != nil {
 		return err
 	}
-	f.Outcome = outcome(rep)
+	f.Outcome = outcome(v.report)
 	var longest []time.Duration
-	for i := range histories {
-		longest = append(longest, pauseOf(&histories[i], at))
+	for i := range v.histories {
+		pause, who := pauseOf(&v.histories[i], v.truth, at, v.until)
+		if longest = append(longest, pause); pause == slices.Max(longest) {
+			f.Latest = who
+		}
 	}
 	slices.Sort(longest)
 	f.Pause, f.P99 = milliseconds(longest[len(longest)-1]), milliseconds(checker.Quantile(longest, 0.99))
@@ -489,17 +516,39 @@ func (r *run) suffer(ctx context.Context, f *Fault) error {
 }
 
 // pauseOf is the longest time that a record which was due after the fault, or under way then, took to reach the client,
-// by whatever connection.
-func pauseOf(c *checker.Client, at time.Time) (longest time.Duration) {
+// by whatever connection. One that never came takes as long as it was waited for.
+func pauseOf(c *checker.Client, truth *checker.Truth, at, until time.Time) (longest time.Duration, who string) {
+	type place struct {
+		partition int32
+		offset    int64
+	}
+	got := make(map[place]bool)
+	note := func(p place, pause time.Duration, how string) {
+		if pause > longest {
+			longest, who = pause, fmt.Sprintf("client %s, partition %d, offset %d %s", c.Name, p.partition, p.offset, how)
+		}
+	}
 	for i := range c.Sessions {
 		for j := range c.Sessions[i].Events {
 			e := &c.Sessions[i].Events[j]
-			if e.Kind == checker.Record && e.At >= at.UnixNano() {
-				longest = max(longest, time.Duration(e.At-e.Timestamp*int64(time.Millisecond)))
+			if e.Kind != checker.Record {
+				continue
+			}
+			p := place{e.Partition, e.Offset}
+			got[p] = true
+			if e.At >= at.UnixNano() {
+				note(p, time.Duration(e.At-e.Timestamp*int64(time.Millisecond)), "came late")
 			}
 		}
 	}
-	return longest
+	for partition, records := range truth.Of(c.Key) {
+		for _, rec := range records {
+			if p := (place{partition, rec.Offset}); !got[p] {
+				note(p, until.Sub(time.UnixMilli(rec.Timestamp)), "never came")
+			}
+		}
+	}
+	return longest, who
 }
 
 func (r *run) do(ctx context.Context, fault string) error {
