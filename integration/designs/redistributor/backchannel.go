@@ -22,6 +22,8 @@ const (
 	aliveEvery = 2 * time.Second
 	deadAfter  = 10 * time.Second
 	alivePlace = "alive|"
+	// silent is how long nothing comes before what has come is taken for the whole backchannel.
+	silent = 2 * time.Second
 )
 
 // backchannelTopic is the compacted topic of connects and disconnects. It has as many partitions as the data, and a
@@ -207,7 +209,7 @@ func (b *backchannelLocator) Follow(ctx context.Context, p int32, ready func(), 
 		ready()
 	}
 	// Compaction may have taken what was last; then silence is the end.
-	silence := time.NewTimer(2 * time.Second)
+	silence := time.NewTimer(silent)
 	defer silence.Stop()
 	for {
 		select {
@@ -217,7 +219,8 @@ func (b *backchannelLocator) Follow(ctx context.Context, p int32, ready func(), 
 			}
 			b.read(len(m.Key) + len(m.Value))
 			if !built {
-				t.apply(m) // nobody looks things up yet
+				silence.Reset(silent) // a long history is no silence
+				t.apply(m)            // nobody looks things up yet
 				if m.Offset+1 >= end {
 					built = true
 					ready()

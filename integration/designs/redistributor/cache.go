@@ -41,12 +41,23 @@ type cachePresence struct {
 	kick  chan struct{}
 
 	mu      sync.Mutex
-	pending []func(context.Context, redis.Pipeliner) // guarded by mu
+	pending []command // guarded by mu
+
+	// Owned by Run.
+	known   map[string]bool // keys whose entry was written, and not taken back since
+	renewed time.Time       // when all entries were last renewed
+}
+
+// command is something to be said to the cache about a key.
+type command struct {
+	key   string
+	leave bool
+	say   func(context.Context, redis.Pipeliner) (added *redis.IntCmd) // added is of a join
 }
 
 // NewCachePresence announces the clients of a place in Redis.
 func NewCachePresence(addr, topic string, place Place, log *zap.Logger) Presence {
-	return &cachePresence{cacheNames: cacheNames{topic}, place: place, rdb: openRedis(addr), log: log, kick: make(chan struct{}, 1)}
+	return &cachePresence{cacheNames: cacheNames{topic}, place: place, rdb: openRedis(addr), log: log, kick: make(chan struct{}, 1), known: make(map[string]bool)}
 }
 
 func openRedis(addr string) *redis.Client {
@@ -66,12 +77,13 @@ func (c *cachePresence) Join(p int32, j Join) {
 		return // numbers and bytes always marshal
 	}
 	key := c.key(string(j.Key))
-	c.queue(func(ctx context.Context, pipe redis.Pipeliner) {
+	c.queue(command{key: string(j.Key), say: func(ctx context.Context, pipe redis.Pipeliner) *redis.IntCmd {
 		// The entry comes before the word: whoever hears the word finds the entry.
-		pipe.ZAdd(ctx, key, c.entry())
+		added := pipe.ZAdd(ctx, key, c.entry())
 		pipe.PExpire(ctx, key, entryLife)
 		pipe.Publish(ctx, c.joins(p), said)
-	})
+		return added
+	}})
 }
 
 func (c *cachePresence) entry() redis.Z {
@@ -80,10 +92,13 @@ func (c *cachePresence) entry() redis.Z {
 
 func (c *cachePresence) Leave(_ int32, key []byte) {
 	name := c.key(string(key))
-	c.queue(func(ctx context.Context, pipe redis.Pipeliner) { pipe.ZRem(ctx, name, c.place.String()) })
+	c.queue(command{key: string(key), leave: true, say: func(ctx context.Context, pipe redis.Pipeliner) *redis.IntCmd {
+		pipe.ZRem(ctx, name, c.place.String())
+		return nil
+	}})
 }
 
-func (c *cachePresence) queue(f func(context.Context, redis.Pipeliner)) {
+func (c *cachePresence) queue(f command) {
 	c.mu.Lock()
 	c.pending = append(c.pending, f)
 	c.mu.Unlock()
@@ -96,10 +111,11 @@ func (c *cachePresence) queue(f func(context.Context, redis.Pipeliner)) {
 func (c *cachePresence) Run(ctx context.Context, h Holder) error {
 	t := time.NewTicker(refreshEvery)
 	defer t.Stop()
+	c.renewed = time.Now()
 	for ctx.Err() == nil {
 		select {
 		case <-c.kick:
-			c.flush(ctx)
+			c.flush(ctx, h)
 		case <-t.C:
 			c.refresh(ctx, h)
 		case <-ctx.Done():
@@ -107,23 +123,26 @@ func (c *cachePresence) Run(ctx context.Context, h Holder) error {
 	}
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
-	c.flush(end)
+	c.flush(end, h)
 	return c.rdb.Close()
 }
 
-// flush sends what is queued, as one pipeline. What is lost on the way is joined again by who waits for it.
-func (c *cachePresence) flush(ctx context.Context) {
+// flush sends what is queued, as one pipeline. What is lost on the way is joined again by who waits for it. An entry that
+// a join writes although it had been there was lost meanwhile: the key's other clients have a hole that nothing else
+// would show any more.
+func (c *cachePresence) flush(ctx context.Context, h Holder) {
 	for {
 		c.mu.Lock()
-		now := c.pending[:min(len(c.pending), pipelined)]
-		c.pending = c.pending[len(now):]
+		some := c.pending[:min(len(c.pending), pipelined)]
+		c.pending = c.pending[len(some):]
 		c.mu.Unlock()
-		if len(now) == 0 {
+		if len(some) == 0 {
 			return
 		}
+		added := make([]*redis.IntCmd, len(some))
 		_, err := c.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-			for _, f := range now {
-				f(ctx, pipe)
+			for i := range some {
+				added[i] = some[i].say(ctx, pipe)
 			}
 			return nil
 		})
@@ -131,13 +150,33 @@ func (c *cachePresence) flush(ctx context.Context) {
 			c.log.Warn("could not tell the cache", zap.Error(err))
 			return
 		}
+		var missing []string
+		for i := range some {
+			key := some[i].key
+			if some[i].leave {
+				delete(c.known, key)
+				continue
+			}
+			if added[i].Val() > 0 && c.known[key] {
+				missing = append(missing, key)
+			}
+			c.known[key] = true
+		}
+		c.lost(h, missing)
+	}
+}
+
+func (c *cachePresence) lost(h Holder, keys []string) {
+	if len(keys) > 0 {
+		c.log.Warn("the cache has lost entries", zap.Int("keys", len(keys)))
+		h.Lost(keys)
 	}
 }
 
 // refresh renews all entries. One that is not there any more was lost, and with it whatever was looked up since.
 func (c *cachePresence) refresh(ctx context.Context, h Holder) {
-	all := h.Held()
-	c.flush(ctx) // a join that is still on its way is not a loss
+	began, all := time.Now(), h.Held()
+	c.flush(ctx, h) // a join that is still on its way is not a loss
 	var missing []string
 	for len(all) > 0 && ctx.Err() == nil {
 		some := all[:min(len(all), pipelined)]
@@ -157,13 +196,17 @@ func (c *cachePresence) refresh(ctx context.Context, h Holder) {
 		for i := range some {
 			if renewed[i].Val() == 0 {
 				missing = append(missing, some[i].Key)
+				delete(c.known, some[i].Key)
 			}
 		}
 	}
-	if len(missing) > 0 {
-		c.log.Warn("the cache has lost entries", zap.Int("keys", len(missing)))
-		h.Lost(missing)
+	if began.Sub(c.renewed) > entryLife { // they had expired, whoever keeps their keys alive
+		c.log.Warn("the cache could not be refreshed for too long")
+		h.Lost(nil)
+	} else {
+		c.lost(h, missing)
 	}
+	c.renewed = began
 	h.Proven()
 }
 

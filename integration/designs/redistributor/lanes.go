@@ -17,6 +17,10 @@ const (
 	// laneBytes bounds what waits for one server.
 	laneBytes = 64 << 20
 	retryPace = 50 * time.Millisecond
+	// deadAfterTries is how many bundles in a row a server may fail to take before its lane ends, and idleAfter how long
+	// nothing but heads may go to one: a log in front of a server takes what nobody reads any more.
+	deadAfterTries = 3
+	idleAfter      = 5 * time.Minute
 )
 
 // ticket is a batch of one partition on its way to several servers. It is used up when all have it.
@@ -39,6 +43,7 @@ type lanes struct {
 
 	mu   sync.Mutex
 	open map[Place]*lane // guarded by mu
+	owed map[Place]bool  // guarded by mu; servers whose lane ended with something dropped, to be told if they live after all
 }
 
 type lane struct {
@@ -50,6 +55,11 @@ type lane struct {
 	tickets []*ticket // guarded by mu; of what is in buf
 	lost    bool      // guarded by mu; something was dropped and the server was not told yet
 	gone    bool      // guarded by mu
+	used    time.Time // guarded by mu; when something was added that is for a client
+}
+
+func newLanes(sender Sender, log *zap.Logger, sent func(bytes int)) *lanes {
+	return &lanes{sender: sender, log: log, sent: sent, open: make(map[Place]*lane), owed: make(map[Place]bool)}
 }
 
 // add queues what fill appends; the ticket, if any, is done when the server has it.
@@ -57,13 +67,35 @@ func (ls *lanes) add(to Place, t *ticket, fill func(dst []byte) []byte) {
 	ls.mu.Lock()
 	l := ls.open[to]
 	if l == nil {
-		l = &lane{to: to, kick: make(chan struct{}, 1)}
+		l = &lane{to: to, kick: make(chan struct{}, 1), lost: ls.owed[to]}
+		delete(ls.owed, to)
 		ls.open[to] = l
 		ls.wg.Go(func() { ls.run(l) })
 	}
-	ls.mu.Unlock()
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	ls.mu.Unlock() // a lane that is open cannot end before this is in it
+	l.used = time.Now()
+	l.addLocked(t, fill)
+}
+
+// head queues for all servers that lanes lead to, and has it sent. It keeps no lane open.
+func (ls *lanes) head(fill func(dst []byte) []byte) {
+	for _, to := range ls.places() {
+		ls.mu.Lock()
+		l := ls.open[to]
+		ls.mu.Unlock()
+		if l == nil {
+			continue
+		}
+		l.mu.Lock()
+		l.addLocked(nil, fill)
+		l.mu.Unlock()
+		ls.flush(to)
+	}
+}
+
+func (l *lane) addLocked(t *ticket, fill func(dst []byte) []byte) {
 	if l.gone {
 		return
 	}
@@ -104,11 +136,15 @@ func (ls *lanes) places() []Place {
 }
 
 func (ls *lanes) run(l *lane) {
+	failed := 0
 	for {
 		select {
 		case <-l.kick:
 		case <-ls.ctx.Done():
-			l.end()
+			ls.end(l, false)
+			return
+		}
+		if ls.retire(l) {
 			return
 		}
 		bundle, tickets := l.take()
@@ -121,15 +157,17 @@ func (ls *lanes) run(l *lane) {
 		}
 		switch {
 		case err == nil:
+			failed = 0
 			ls.sent(len(bundle))
 		case errors.Is(err, ErrGone):
-			l.end()
-			ls.mu.Lock()
-			delete(ls.open, l.to)
-			ls.mu.Unlock()
+			ls.end(l, false)
 			return
 		case ls.ctx.Err() == nil:
 			ls.log.Warn("gave up what waited for a server", zap.String("server", l.to.String()), zap.Int("bytes", len(bundle)), zap.Error(err))
+			if failed++; failed == deadAfterTries {
+				ls.end(l, true)
+				return
+			}
 			l.mu.Lock()
 			l.lost = true
 			l.mu.Unlock()
@@ -137,6 +175,41 @@ func (ls *lanes) run(l *lane) {
 		// More may have come while this was under way.
 		ls.flush(l.to)
 	}
+}
+
+// retire ends a lane to which nothing for a client has gone for long.
+func (ls *lanes) retire(l *lane) bool {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.lost || time.Since(l.used) <= idleAfter {
+		return false
+	}
+	ls.endLocked(l)
+	return true
+}
+
+// end closes a lane. If something was dropped that the server may miss, the next lane to it begins with that.
+func (ls *lanes) end(l *lane, owed bool) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	if owed {
+		ls.owed[l.to] = true
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ls.endLocked(l)
+}
+
+// endLocked needs both locks: nobody can add to a lane that has ended but was found open.
+func (ls *lanes) endLocked(l *lane) {
+	delete(ls.open, l.to)
+	l.gone = true
+	for _, t := range l.tickets {
+		t.done()
+	}
+	l.buf, l.tickets = nil, nil
 }
 
 func (l *lane) take() ([]byte, []*ticket) {
@@ -149,16 +222,6 @@ func (l *lane) take() ([]byte, []*ticket) {
 		bundle = append((&message{kind: kindReset}).append(nil), bundle...)
 	}
 	return bundle, tickets
-}
-
-func (l *lane) end() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.gone = true
-	for _, t := range l.tickets {
-		t.done()
-	}
-	l.buf, l.tickets = nil, nil
 }
 
 // deliver tries until the server has the bundle, is gone, or time is up.

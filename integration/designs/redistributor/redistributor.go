@@ -71,7 +71,7 @@ func New(base program.Base, sender Sender, locate func(partitions int32, lookups
 	if r.locator, err = locate(r.topic.Partitions, func(n int) { lookups.Add(float64(n)) }); err != nil {
 		return nil, err
 	}
-	r.lanes = &lanes{sender: sender, log: base.Logger, open: make(map[Place]*lane), sent: func(n int) { bytes.Add(float64(n)) }}
+	r.lanes = newLanes(sender, base.Logger, func(n int) { bytes.Add(float64(n)) })
 	base.Vars("owned", func() any { return r.partitions() })
 	return r, nil
 }
@@ -127,11 +127,11 @@ func (r *Redistributor) Own(ctx context.Context, p, _ int32, committed int64, co
 			return
 		}
 		oldest, end, err := r.topic.Bounds(owning, p)
-		from := committed
-		if committed < oldest || committed > end {
-			from = end // a fresh group: clients bring their own cursors
-		}
 		if err == nil {
+			from := begin(committed, oldest, end)
+			if from != committed {
+				commit(from) // before a record is forwarded: who comes next must not begin at a later end
+			}
 			err = log.Run(owning, from, end)
 		}
 		if err != nil && owning.Err() == nil {
@@ -153,6 +153,14 @@ func (r *Redistributor) Own(ctx context.Context, p, _ int32, committed int64, co
 	for f.commit(commit) > 0 && time.Now().Before(deadline) {
 		pause(r.working, 10*time.Millisecond)
 	}
+}
+
+// begin is where a new owner begins to read.
+func begin(committed, oldest, end int64) int64 {
+	if committed < 0 || committed > end {
+		return end // a fresh group, or another topic: clients bring their own cursors
+	}
+	return max(committed, oldest)
 }
 
 func (r *Redistributor) keepUp(ctx context.Context, log *feed.Log, f *fan, commit func(int64)) {
@@ -242,10 +250,7 @@ func (f *fan) Fan(batch []*feed.Record) {
 // heads tells all servers how far they have everything.
 func (f *fan) heads(head int64) {
 	m := message{kind: kindHead, partition: f.partition, offset: head}
-	for _, to := range f.r.lanes.places() {
-		f.r.lanes.add(to, nil, m.append)
-		f.r.lanes.flush(to)
-	}
+	f.r.lanes.head(m.append)
 }
 
 // commit tells what all servers have; it returns how many batches some of them have not.

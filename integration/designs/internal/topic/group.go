@@ -15,7 +15,8 @@ import (
 // Owner hears what the consumer group assigns.
 type Owner interface {
 	// Own holds the partition until ctx ends, which it does when the group takes it away. Committed is -1 where the group
-	// has no offset. What commit was told last is committed when Own has returned.
+	// has no offset; what commit is told first is then committed before it returns. What it was told last is committed
+	// when Own has returned.
 	Own(ctx context.Context, partition, generation int32, committed int64, commit func(next int64))
 }
 
@@ -100,10 +101,17 @@ func (m *membership) ConsumeClaim(s sarama.ConsumerGroupSession, c sarama.Consum
 	}
 	ctx, cancel := context.WithCancel(s.Context())
 	defer cancel()
-	var owning sync.WaitGroup
-	owning.Go(func() {
-		m.cfg.Owner.Own(ctx, c.Partition(), generation, committed, func(next int64) { s.MarkOffset(c.Topic(), c.Partition(), next, "") })
+	atOnce := sync.OnceFunc(func() {
+		if committed < 0 {
+			s.Commit()
+		}
 	})
+	commit := func(next int64) {
+		s.MarkOffset(c.Topic(), c.Partition(), next, "")
+		atOnce()
+	}
+	var owning sync.WaitGroup
+	owning.Go(func() { m.cfg.Owner.Own(ctx, c.Partition(), generation, committed, commit) })
 	// A revoked claim's channel closes; the records themselves are read elsewhere.
 	for open := true; open; {
 		select {
