@@ -10,6 +10,7 @@ type Design struct {
 	Name  string
 	Title string // for tables
 	Says  string // one sentence
+	Parts string // what has to be run beside Kafka
 	// Others is how many routers or redistributors it has by default beside so many servers; nil when it has none.
 	Others func(servers int) int
 	// Cache says that it needs a Redis.
@@ -22,10 +23,17 @@ type Design struct {
 }
 
 func redistributors(where, forward, title string) *Design {
+	parts := "servers, redistributors, Redis"
+	if where == "backchannel" {
+		parts = "servers, redistributors, a compacted topic"
+	}
+	if forward == "kafka" {
+		parts += ", a topic for each server"
+	}
 	return &Design{
 		Name: "redistributor-" + where + "-" + forward, Title: "redistributors: " + title,
 		Says:   "Servers keep sockets, redistributors read the topic and forward; clients are found by " + title + ".",
-		Others: oneForTwo, other: Redistributor, owning: Redistributor, Cache: where == "cache",
+		Others: oneForTwo, other: Redistributor, owning: Redistributor, Cache: where == "cache", Parts: parts,
 		args: func(role string, o *Options) []string {
 			name := "redistributor"
 			if role == Server {
@@ -41,12 +49,13 @@ func Designs() []*Design {
 	return []*Design{
 		{
 			Name: "everyone", Title: "everybody reads everything",
-			Says: "Every server reads the whole topic; any client on any server.",
+			Says: "Every server reads the whole topic; any client on any server.", Parts: "servers",
 			args: func(string, *Options) []string { return []string{"everyone"} },
 		},
 		{
 			Name: "plainrouter", Title: "plain router",
 			Says:   "Servers share the partitions; routers proxy each client to the owner of its key.",
+			Parts:  "servers, routers, etcd",
 			Others: oneForTwo, other: Router, owning: Server,
 			args: func(role string, o *Options) []string {
 				name := "plainrouter-node"
@@ -62,7 +71,7 @@ func Designs() []*Design {
 		redistributors("backchannel", "kafka", "backchannel, Kafka"),
 		{
 			Name: "pointsman", Title: "Pointsman", Says: "Nodes share the partitions; routers keep the sockets and move streams between nodes.",
-			Others: oneForTwo, other: Router, product: true,
+			Others: oneForTwo, other: Router, product: true, Parts: "nodes, routers, etcd",
 		},
 	}
 }

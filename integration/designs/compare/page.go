@@ -58,6 +58,7 @@ func Page(dir string) error {
 func (r *Report) page(folder string) (string, error) {
 	t, err := template.New("page").Funcs(template.FuncMap{
 		"table": r.table, "faults": r.faultTable, "why": r.why, "orderings": r.orderingList, "fits": r.fitTable, "clients": r.clients,
+		"summary": r.summary, "claim": r.claim, "few": r.few, "small": r.smallText, "large": r.largeText,
 	}).Parse(text)
 	if err != nil {
 		return "", fmt.Errorf("write the page: %w", err)
@@ -121,7 +122,7 @@ func (r *Report) table(clients int) string {
 			var o Outcome
 			share := 1.0
 			for _, s := range r.at(d, cell) {
-				if s.Produced > 0 {
+				if s.Produced > 0 { // reports of before it was counted have none
 					share = min(share, float64(s.Delivered)/float64(s.Produced))
 				}
 				if s.Failed != "" {

@@ -53,6 +53,9 @@ type Options struct {
 // partitions of every topic: each of eight servers has two.
 const partitions = 16
 
+// faultServers is how many servers there are when something is done to one.
+const faultServers = 2
+
 // The faults.
 const (
 	KillServer  = "server killed"
@@ -459,7 +462,7 @@ func (c *comparison) fault(ctx context.Context, name, fault string) (f Fault, ok
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	r, err := c.open(ctx, name, 2, c.FaultClients)
+	r, err := c.open(ctx, name, faultServers, c.FaultClients)
 	if err == nil {
 		err = r.suffer(ctx, &f)
 	}

@@ -35,7 +35,7 @@ func (r *Report) why() string {
 				case reason == "" && one.found != "":
 					reason = "not explained; the first finding is " + line(one.found)
 				case reason == "":
-					reason = "no finding was kept"
+					reason = "no reason is known, and the report has no finding of it."
 				}
 				fmt.Fprintf(&b, "- *%s*, %s, %s: %s\n", fault, d, one.what, reason)
 			}
@@ -86,8 +86,6 @@ func whyPause(design, fault string) string {
 		return noticed + "until then its clients are refused."
 	case design == "plainrouter" && (fault == DrainServer || fault == AddServer):
 		return "clients of a partition that moves come back when its new owner has read it to the end and says so in etcd."
-	case design == "pointsman" && fault == KillServer:
-		return noticed + "until then its clients wait on the sockets that they have."
 	case redistributor && fault == KillOther:
 		return noticed + "until then nobody forwards their records."
 	case redistributor && fault == LoseCache:
