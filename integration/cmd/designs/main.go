@@ -98,7 +98,9 @@ func (c *runCmd) Run(ctx context.Context, env options.Env) (err error) {
 	}
 	fmt.Fprintf(env.Stdout, "\nwrite to it: %s/wsnode produce --kafka=%s --topic=%s --help\nInterrupt ends it.\n", c.Bin, strings.Join(back.Kafka(), ","), c.Topic)
 	<-ctx.Done()
-	return nil
+	ending, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), 30*time.Second, errors.New("not within 30 s"))
+	defer cancel()
+	return a.Shutdown(ending)
 }
 
 type compared struct {

@@ -66,6 +66,8 @@ type Arena interface {
 	DrainServer(ctx context.Context) error
 	// KillOther ends a router or redistributor without a word, and starts another one in its place.
 	KillOther(ctx context.Context) error
+	// Shutdown ends everything in order, those who have clients first. Close ends what is left at once.
+	Shutdown(ctx context.Context) error
 	Close() error
 }
 
@@ -338,6 +340,33 @@ func (c *cluster) KillOther(ctx context.Context) error {
 		return err
 	}
 	return c.ready(ctx, []*member{fresh})
+}
+
+// Shutdown implements Arena.
+func (c *cluster) Shutdown(ctx context.Context) error {
+	first, then := Server, c.design.other
+	if c.design.other == Router {
+		first, then = Router, Server
+	}
+	return errors.Join(c.shutdown(ctx, first), c.shutdown(ctx, then))
+}
+
+// shutdown ends all members of a role, side by side.
+func (c *cluster) shutdown(ctx context.Context, role string) error {
+	if role == "" {
+		return nil
+	}
+	members := c.list(role)
+	errs := make([]error, len(members))
+	var wg sync.WaitGroup
+	for i, m := range members {
+		wg.Go(func() { errs[i] = m.unit.stop(ctx) })
+	}
+	wg.Wait()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.members = slices.DeleteFunc(c.members, func(m *member) bool { return m.Role == role })
+	return errors.Join(errs...)
 }
 
 // Close implements Arena.

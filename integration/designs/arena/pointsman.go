@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/pointsmanhq/pointsman/integration/internal/load"
 	"github.com/pointsmanhq/pointsman/integration/internal/stack"
@@ -96,4 +97,20 @@ func (p product) KillOther(ctx context.Context) error {
 		return err
 	}
 	return p.StartRouter(ctx, 0)
+}
+
+// Shutdown implements Arena.
+func (p product) Shutdown(ctx context.Context) error {
+	routers, nodes := p.Routers(), p.Nodes()
+	errs := make([]error, len(routers)+len(nodes))
+	var wg sync.WaitGroup
+	for i := range routers {
+		wg.Go(func() { errs[i] = p.StopRouter(ctx, i) })
+	}
+	wg.Wait()
+	for i, n := range nodes {
+		wg.Go(func() { errs[len(routers)+i] = p.DrainNode(ctx, n.ID) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
 }

@@ -49,6 +49,12 @@ func TestDesignsDeliverEverythingWhenNothingHappens(t *testing.T) {
 				}
 			})
 			quiet(ctx, t, a, d.Name)
+			if err := a.Shutdown(ctx); err != nil {
+				t.Errorf("it does not end in order: %v", err)
+			}
+			if d.Name != "pointsman" && len(a.Members()) > 0 {
+				t.Errorf("left are %v", a.Members())
+			}
 		})
 	}
 }

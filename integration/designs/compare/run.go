@@ -75,7 +75,8 @@ type comparison struct {
 	runs  int
 }
 
-// Do compares. Rounds and sizes follow each other, and the designs in turn within each, so that all saw the same machine.
+// Do compares. Rounds and sizes follow each other, and the designs in turn within each, so that all saw the same machine; who
+// comes first changes from round to round.
 func Do(ctx context.Context, o Options) (_ *Report, err error) {
 	if o.Bin, err = filepath.Abs(o.Bin); err != nil {
 		return nil, err
@@ -98,8 +99,9 @@ func Do(ctx context.Context, o Options) (_ *Report, err error) {
 	}
 	defer func() { err = errors.Join(err, c.cache.Close()) }()
 	for round := range o.Rounds {
+		designs := turn(o.Designs, round, o.Rounds)
 		for _, cell := range o.Cells {
-			for _, name := range o.Designs {
+			for _, name := range designs {
 				s := c.sample(ctx, name, cell)
 				s.Round = round + 1
 				rep.Samples = append(rep.Samples, s)
@@ -110,7 +112,7 @@ func Do(ctx context.Context, o Options) (_ *Report, err error) {
 			}
 		}
 		for _, fault := range o.Faults {
-			for _, name := range o.Designs {
+			for _, name := range designs {
 				f, ok := c.fault(ctx, name, fault)
 				if !ok {
 					continue
@@ -178,10 +180,11 @@ func (c *comparison) open(ctx context.Context, name string, servers, clients int
 
 func (r *run) close() error {
 	r.fleet.Close()
-	if r.arena == nil {
-		return nil
+	var err error
+	if r.arena != nil {
+		err = r.arena.Close()
 	}
-	return r.arena.Close()
+	return errors.Join(err, deleteTopics(r.c.back.Kafka(), r.topic))
 }
 
 func (r *run) where(i int) load.Target {

@@ -35,6 +35,11 @@ type Join struct {
 	From  int64 // an offset, feed.Latest or feed.Oldest
 }
 
+// IsTopicOf reports whether a topic is a design's own beside a topic of records: its backchannel, or that of a server.
+func IsTopicOf(records, name string) bool {
+	return name == backchannelTopic(records) || strings.HasPrefix(name, serverTopic(records, ""))
+}
+
 // Presence is a server's side of knowing where clients are.
 type Presence interface {
 	// Join tells the redistributor of a partition of a client. It returns at once; a join that is not taken up is told
