@@ -64,8 +64,7 @@ type tail struct {
 // Tail implements feed.Source.
 func (t *Topic) Tail(ctx context.Context, partition int32, from int64, out chan<- []*feed.Record) error {
 	p := &tail{ctx: ctx, partition: partition, next: from, out: out, back: make(chan error, 1)}
-	failed := 0
-	for {
+	for failed := 0; ctx.Err() == nil; {
 		at := p.next
 		broker, err := t.live.Leader(t.cfg.Topic, partition)
 		if err == nil {
@@ -79,7 +78,7 @@ func (t *Topic) Tail(ctx context.Context, partition int32, from int64, out chan<
 			}
 		}
 		if ctx.Err() != nil {
-			return nil
+			break
 		}
 		if failed++; p.next > at {
 			failed = 1
@@ -90,6 +89,7 @@ func (t *Topic) Tail(ctx context.Context, partition int32, from int64, out chan<
 		wait(ctx, tryPause)
 		_ = t.live.RefreshMetadata(t.cfg.Topic) // the next try tells
 	}
+	return nil
 }
 
 // give hands a partition to the reader of its leader.
