@@ -64,32 +64,39 @@ type tail struct {
 // Tail implements feed.Source.
 func (t *Topic) Tail(ctx context.Context, partition int32, from int64, out chan<- []*feed.Record) error {
 	p := &tail{ctx: ctx, partition: partition, next: from, out: out, back: make(chan error, 1)}
-	for failed := 0; ctx.Err() == nil; {
+	for failed := 0; ; {
 		at := p.next
-		broker, err := t.live.Leader(t.cfg.Topic, partition)
+		err := t.follow(p)
 		if err == nil {
-			err = t.tails.give(broker.Addr(), p)
-		}
-		if err == nil {
-			select {
-			case err = <-p.back:
-			case <-ctx.Done():
-				return nil
-			}
-		}
-		if ctx.Err() != nil {
-			break
+			return nil // p may still be its reader's
 		}
 		if failed++; p.next > at {
 			failed = 1
 		}
-		if errors.Is(err, sarama.ErrOffsetOutOfRange) || errors.Is(err, errClosed) || failed > tries {
+		switch {
+		case errors.Is(err, sarama.ErrOffsetOutOfRange), errors.Is(err, errClosed), failed > tries:
 			return fmt.Errorf("read partition %d from %d: %w", partition, p.next, err)
 		}
 		wait(ctx, tryPause)
 		_ = t.live.RefreshMetadata(t.cfg.Topic) // the next try tells
 	}
-	return nil
+}
+
+// follow has the partition read by its leader. It returns nil when its context ends, else why the leader does not read it.
+func (t *Topic) follow(p *tail) error {
+	broker, err := t.live.Leader(t.cfg.Topic, p.partition)
+	if err != nil {
+		return err
+	}
+	if err := t.tails.give(broker.Addr(), p); err != nil {
+		return err
+	}
+	select {
+	case err := <-p.back:
+		return err
+	case <-p.ctx.Done():
+		return nil
+	}
 }
 
 // give hands a partition to the reader of its leader.
