@@ -167,6 +167,9 @@ func (p *prometheus) moved(kinds map[string]string) {
 				expr = fmt.Sprintf("changes(%s[30m]) > 0", n)
 			}
 			err := p.sees(expr)
+			if _, ok := fleeting[n]; ok {
+				continue
+			}
 			if why, ok := still[n]; ok {
 				if err == nil {
 					excused[n] = why
