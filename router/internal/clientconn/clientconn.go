@@ -5,7 +5,7 @@
 //
 // Nobody ever waits for a client. A flush is one attempt on the non-blocking descriptor, made by whoever had
 // something to send; only while the socket is full (and always with TLS, whose writes cannot be attempted) a
-// goroutine of the connection's own writes the rest. An idle client holds no buffer.
+// goroutine of the connection's own writes the rest. An idle client holds no buffer but the few bytes that a frame begins in.
 package clientconn
 
 import (
