@@ -6,6 +6,8 @@ import (
 	"errors"
 	"io"
 	"syscall"
+
+	"github.com/pointsmanhq/pointsman/pkg/nonblock"
 )
 
 // canAttempt: descriptors here are non-blocking, so that a write can be attempted without a goroutine waiting.
@@ -31,7 +33,7 @@ func newAttempt() *attempt {
 
 func writeOnce(fd int, b []byte) (int, error) {
 	for {
-		n, err := syscall.Write(fd, b)
+		n, err := nonblock.Write(uintptr(fd), b)
 		switch {
 		case errors.Is(err, syscall.EINTR):
 			continue

@@ -19,6 +19,7 @@ import (
 	"github.com/coder/websocket"
 	"go.uber.org/zap"
 
+	"github.com/pointsmanhq/pointsman/pkg/nonblock"
 	"github.com/pointsmanhq/pointsman/proto/link"
 
 	"github.com/pointsmanhq/pointsman/router/internal/session"
@@ -336,7 +337,7 @@ func (p *Pool) dial(ctx context.Context, addr string) (*websocket.Conn, *wire, e
 			if err != nil {
 				return nil, err
 			}
-			w = newWire(c)
+			w = newWire(nonblock.Wrap(c))
 			return w, nil
 		},
 		TLSClientConfig: p.cfg.TLS,

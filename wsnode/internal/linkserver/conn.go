@@ -4,6 +4,8 @@ import (
 	"net"
 	"sync/atomic"
 	"time"
+
+	"github.com/pointsmanhq/pointsman/pkg/nonblock"
 )
 
 // listener hands out connections that notice a peer which makes no progress.
@@ -17,7 +19,7 @@ func (l listener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &watchedConn{Conn: c, timeout: l.timeout}, nil
+	return &watchedConn{Conn: nonblock.Wrap(c), timeout: l.timeout}, nil
 }
 
 // writePiece is the largest write that must succeed within the timeout as a whole: a slow link may take long
