@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/IBM/sarama"
+
+	"github.com/pointsmanhq/pointsman/pkg/nonblock"
 )
 
 // dialer makes the connections of one conn or one sarama client, so that they can be broken from outside: a
@@ -68,6 +70,8 @@ func (d *dialer) Dial(network, addr string) (net.Conn, error) {
 		if c, err = d.secure(ctx, c, addr); err != nil {
 			return nil, err
 		}
+	} else {
+		c = newGatherer(nonblock.Wrap(c))
 	}
 	t := &trackedConn{Conn: c, d: d, stretched: stretcher{src: c}}
 	t.unwatch = context.AfterFunc(d.ctx, func() { _ = c.Close() })

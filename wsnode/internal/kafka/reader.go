@@ -29,7 +29,7 @@ const (
 	refusedMost = time.Second
 	// pace is the least time from one fetch to the next while records come by the few: the cost of a fetch, here and at
 	// the broker, is then shared by those of a millisecond. A record that comes after a pause finds a fetch waiting.
-	pace = time.Millisecond
+	pace = 1 * time.Millisecond
 	// paced is the size of an answer, in bytes, from which on the next fetch is not put off; or half of what one partition
 	// may have of it, where that is less.
 	paced = 64 << 10

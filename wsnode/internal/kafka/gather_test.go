@@ -1,0 +1,132 @@
+package kafka
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/pointsmanhq/pointsman/pkg/nonblock"
+)
+
+// Frames of all sizes that come in pieces of all sizes are read whole, and no read waits for more than will come:
+// every frame is asked for only when the one before was read, as a broker answers one request after the other.
+func TestGathererFollowsFrames(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	g, peer := gathererPair(t)
+	in := bufio.NewReader(g) // as sarama reads
+	for range 100 {
+		frame := make([]byte, 4+sizeOf(rnd))
+		for i := range frame {
+			frame[i] = byte(rnd.Uint32())
+		}
+		binary.BigEndian.PutUint32(frame, uint32(len(frame)-4))
+		cuts := rnd.IntN(20)
+		written := make(chan error, 1)
+		go func() {
+			rest := frame
+			for range cuts {
+				n := len(rest) / (1 + cuts/2)
+				if _, err := peer.Write(rest[:n]); err != nil {
+					written <- err
+					return
+				}
+				rest = rest[n:]
+			}
+			_, err := peer.Write(rest)
+			written <- err
+		}()
+		got := make([]byte, len(frame))
+		for _, part := range [][]byte{got[:4], got[4:]} {
+			if _, err := io.ReadFull(in, part); err != nil {
+				t.Fatalf("a frame of %d bytes in %d pieces: %v", len(frame), cuts+1, err)
+			}
+		}
+		if err := <-written; err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got, frame) {
+			t.Fatal("a frame came damaged")
+		}
+		if g.left != 0 || g.have != 0 || g.mark > 1 {
+			t.Fatalf("after a frame: %d bytes to come, %d of a head, woken at %d", g.left, g.have, g.mark)
+		}
+	}
+}
+
+func sizeOf(rnd *rand.Rand) int {
+	switch rnd.IntN(3) {
+	case 0:
+		return rnd.IntN(64)
+	case 1:
+		return rnd.IntN(8192)
+	default:
+		return rnd.IntN(1 << 20)
+	}
+}
+
+// The end of a connection is not waited for, however much was to come; nor is what comes after a length that is none.
+func TestGathererEnds(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		sent []byte
+	}{
+		{"in a frame", append([]byte{0, 1, 0, 0}, make([]byte, 100)...)},
+		{"in a length", []byte{0, 1}},
+		{"after a negative length", []byte{0xff, 0xff, 0xff, 0xff, 1, 2}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			g, peer := gathererPair(t)
+			if _, err := peer.Write(test.sent); err != nil {
+				t.Fatal(err)
+			}
+			got := make([]byte, len(test.sent))
+			if _, err := io.ReadFull(g, got); err != nil || !bytes.Equal(got, test.sent) {
+				t.Fatalf("read %x, %v", got, err)
+			}
+			if err := peer.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if n, err := g.Read(got); n != 0 || !errors.Is(err, io.EOF) {
+				t.Errorf("read %d, %v; want the end", n, err)
+			}
+		})
+	}
+}
+
+func gathererPair(t *testing.T) (*gatherer, net.Conn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	came := make(chan net.Conn, 1)
+	go func() {
+		c, _ := l.Accept()
+		came <- c
+	}()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	peer := <-came
+	if peer == nil {
+		t.Fatal("no connection was accepted")
+	}
+	t.Cleanup(func() {
+		_ = c.Close()
+		_ = peer.Close()
+	})
+	if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	return newGatherer(nonblock.Wrap(c)), peer
+}
