@@ -90,6 +90,8 @@ const (
 	maxAddresses = 1 << 16
 	// burst is how many handshakes may come at once without waiting, as a part of a second's.
 	burst = 100 * time.Millisecond
+	// slice is how far apart those that wait are let go on, many at a time.
+	slice = 10 * time.Millisecond
 	// soon is when to come back to a router that is full: some will have gone by then.
 	soon = 5 * time.Second
 )
@@ -97,6 +99,7 @@ const (
 // Gate counts clients and lets them in or not.
 type Gate struct {
 	cfg   Config
+	begun time.Time
 	short atomic.Bool // of memory
 
 	waiting atomic.Int64 // handshakes in the queue
@@ -132,7 +135,7 @@ func NewGate(cfg Config) *Gate {
 		cfg.PerKey = 1
 	}
 	return &Gate{
-		cfg: cfg, addresses: map[netip.Addr]int{}, keys: map[string][]*Place{},
+		cfg: cfg, begun: time.Now(), addresses: map[netip.Addr]int{}, keys: map[string][]*Place{},
 		requests: pace{now: map[netip.Addr]time.Time{}}, secure: pace{now: map[netip.Addr]time.Time{}}, said: map[Limit]time.Time{},
 	}
 }
@@ -182,15 +185,26 @@ func (g *Gate) Knock(ctx context.Context, from netip.Addr) error {
 		func(now time.Time) (time.Duration, *Refused) { return g.turnOf(&g.requests, now, Network(from)) },
 		func(now time.Time) (time.Duration, *Refused) { return g.turn(&g.requests, now) },
 	} {
-		wait, refused := turn(time.Now())
+		now := time.Now()
+		wait, refused := turn(now)
 		if refused != nil {
 			return g.refuse(refused.Limit, *refused)
 		}
-		if err := g.wait(ctx, wait); err != nil {
+		if err := g.wait(ctx, g.together(now, wait)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// together puts a wait off to the end of its slice of time: a process that wakes for every one of those that wait, and
+// goes back to sleep, uses half as much again for each.
+func (g *Gate) together(now time.Time, wait time.Duration) time.Duration {
+	if wait <= 0 {
+		return wait
+	}
+	due := now.Sub(g.begun) + wait
+	return due.Truncate(slice) + slice - now.Sub(g.begun)
 }
 
 func (g *Gate) wait(ctx context.Context, d time.Duration) error {

@@ -173,6 +173,40 @@ func TestHandshakesWaitForTheirTurnInABoundedQueue(t *testing.T) {
 	})
 }
 
+// Those that wait go on many at a time, so that the process does not wake for each, and at the rate all the same.
+func TestThoseThatWaitGoOnTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const rate, clients = 1000, 600
+		g := NewGate(Config{Rate: rate, Queue: 1000})
+		begun := time.Now()
+		turns := make(chan time.Duration, clients)
+		for range clients {
+			go func() {
+				if err := g.Knock(t.Context(), addr(t, "10.0.0.1")); err != nil {
+					t.Error(err)
+				}
+				turns <- time.Since(begun)
+			}()
+		}
+		at := map[time.Duration]int{}
+		for range clients {
+			at[<-turns]++
+		}
+		const slices = int((clients*time.Second/rate - burst) / slice)
+		if len(at) < slices || len(at) > slices+2 {
+			t.Errorf("woken %d times, want %d", len(at), slices)
+		}
+		for when, n := range at {
+			if when == 0 {
+				continue // the burst
+			}
+			if most := rate * int(slice) / int(time.Second); when%slice != 0 || n > most {
+				t.Errorf("%d went on after %v, want at most %d at a multiple of %v", n, when, most, slice)
+			}
+		}
+	})
+}
+
 func TestAFloodOfOneAddressLeavesRoomForOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := NewGate(Config{Rate: 1000, PerRate: 750, Queue: 1000})
