@@ -11,6 +11,7 @@ import (
 
 	"github.com/pointsmanhq/pointsman/pkg/admin"
 	"github.com/pointsmanhq/pointsman/pkg/buildinfo"
+	"github.com/pointsmanhq/pointsman/pkg/garbage"
 	"github.com/pointsmanhq/pointsman/pkg/logging"
 	"github.com/pointsmanhq/pointsman/pkg/options"
 	"github.com/pointsmanhq/pointsman/pkg/tlsfiles"
@@ -172,6 +173,7 @@ func (s *serve) Run(ctx context.Context, env options.Env) error {
 	}
 	settle(log)
 	log.Info("starting", zap.String("version", cfg.Version), zap.String("topic", s.Topic), zap.Strings("etcd", s.Etcd))
+	defer garbage.Tend()()
 	return r.Run(ctx)
 }
 

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/pointsmanhq/pointsman/pkg/buildinfo"
+	"github.com/pointsmanhq/pointsman/pkg/garbage"
 	"github.com/pointsmanhq/pointsman/pkg/logging"
 	"github.com/pointsmanhq/pointsman/pkg/options"
 	"github.com/pointsmanhq/pointsman/pkg/tlsfiles"
@@ -187,5 +188,6 @@ func (s *serve) Run(ctx context.Context, env options.Env) error {
 	}
 	log.Info("starting", zap.String("version", cfg.Version), zap.String("topic", s.Topic),
 		zap.Strings("kafka", s.Kafka), zap.Strings("etcd", s.Etcd))
+	defer garbage.Tend()()
 	return node.Run(ctx)
 }

@@ -1,0 +1,114 @@
+// Package garbage fits Go's collector to processes that many clients come to at once and then hang on.
+//
+// While the heap is small the collector runs for every few megabytes: of ten thousand clients that connect, each would
+// pay for the stacks of those before it, several times over. So it waits for a heap that is worth the walk. And what a
+// rush leaves behind would stay until the heap has doubled, which may be never: when a process has come to rest, it
+// collects once and gives the memory back.
+package garbage
+
+import (
+	"context"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
+	"sync"
+	"time"
+)
+
+const (
+	// small is what the heap may grow to before it is collected, in bytes, however little of it is in use.
+	small = 64 << 20
+	// usual is the growth, in percent, from which on a heap is collected that is not small: Go's own.
+	usual = 100
+	// looksEvery is how often it is seen whether the process is at rest.
+	looksEvery = 5 * time.Second
+	// worth is how much garbage is worth a collection at rest, in bytes, and in parts of what is in use.
+	worth     = 4 << 20
+	worthPart = 8
+)
+
+// Tend fits the collector until stop is called, which waits for it. A process does it once. It does nothing where GOGC
+// says how it is to be.
+func Tend() (stop func()) {
+	if os.Getenv("GOGC") != "" {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { tend(ctx) })
+	return func() {
+		cancel()
+		wg.Wait()
+	}
+}
+
+func tend(ctx context.Context) {
+	collected := make(chan struct{}, 1)
+	rearm(collected)
+	now := percent(read().live)
+	defer debug.SetGCPercent(debug.SetGCPercent(now))
+	var t tidy
+	ticker := time.NewTicker(looksEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-collected:
+			// Each change stops the process for some microseconds: only one that matters is made.
+			if p := percent(read().live); p != now && (p == usual || p > now+now/4 || p < now-now/4) {
+				debug.SetGCPercent(p)
+				now = p
+			}
+			rearm(collected)
+		case <-ticker.C:
+			if t.due(read()) {
+				debug.FreeOSMemory()
+			}
+		}
+	}
+}
+
+// rearm has the channel hear of the next collection, by something that it finds dead.
+func rearm(collected chan struct{}) {
+	dead := new([16]byte)
+	runtime.AddCleanup(dead, func(c chan struct{}) {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
+	}, collected)
+}
+
+// percent is by how much a heap may grow of which so much is in use.
+func percent(live int64) int {
+	const most = 1600 // what Go begins with is 4 MB
+	return int(min(most, max(usual, (small-live)*100/max(1, live))))
+}
+
+// state is what the runtime says of the heap, in bytes.
+type state struct {
+	live    int64 // found in use by the last collection
+	objects int64 // in use or garbage
+	made    int64 // since the process began
+}
+
+func read() state {
+	samples := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/heap/objects:bytes"}, {Name: "/gc/heap/allocs:bytes"}}
+	metrics.Read(samples)
+	at := func(i int) int64 { return int64(samples[i].Value.Uint64()) }
+	return state{live: at(0), objects: at(1), made: at(2)}
+}
+
+// tidy knows when a process has come to rest and garbage is left.
+type tidy struct{ made int64 } // at the last look
+
+// due reports whether to collect: there is garbage, and so little is being made that it would take a long time to make
+// as much again. That is also how rare it makes collections of this kind.
+func (t *tidy) due(s state) bool {
+	fresh := s.made - t.made
+	t.made = s.made
+	garbage := s.objects - s.live
+	return garbage > max(worth, s.live/worthPart) && fresh < garbage/16
+}
