@@ -55,7 +55,8 @@ func (rep *Report) judge() {
 	rep.ratioBar(7, "CPU per delivery, times the floor's, fan-out", "fan-out", "cpu_us", 1.2)
 	rep.halvingBar("nodes-1", "nodes-2")
 	rep.halvingBar("nodes-2", "nodes-4")
-	rep.figureBar(8, "node's CPU per record nobody wants, us", "unheard", "unheard_us", 2)
+	// At lower rates it is the cost of a fetch that is measured, shared by few records.
+	rep.figureBar(8, "node's CPU per record nobody wants, us", "unheard-200000", "unheard_us", 2)
 }
 
 func (rep *Report) add(b Bar) {

@@ -86,9 +86,11 @@ func Scenarios() []Scenario {
 			s.Nodes, s.Rate, s.Floor, s.Short = nodes, 5000, false, nodes < 4
 		}))
 	}
-	all = append(all, with("unheard", "20,000 records a second that no client wants", func(s *Scenario) {
-		s.Work, s.Clients, s.Rate, s.Short = unheard, 100, 20_000, true
-	}))
+	for _, rate := range []float64{20_000, 200_000} {
+		all = append(all, with(fmt.Sprintf("unheard-%.0f", rate), fmt.Sprintf("%.0f records a second that no client wants", rate), func(s *Scenario) {
+			s.Work, s.Clients, s.Rate, s.Short = unheard, 100, rate, true
+		}))
+	}
 	for _, size := range []int{128, 1024, 16_384} {
 		all = append(all, with(fmt.Sprintf("payload-%d", size), fmt.Sprintf("2,000 records of %d bytes a second", size), func(s *Scenario) { s.Rate, s.Size = 2000, size }))
 	}
