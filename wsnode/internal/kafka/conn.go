@@ -71,7 +71,7 @@ func (d *dialer) Dial(network, addr string) (net.Conn, error) {
 			return nil, err
 		}
 	} else {
-		c = newGatherer(nonblock.Wrap(c))
+		c = nonblock.Framed(c)
 	}
 	t := &trackedConn{Conn: c, d: d, stretched: stretcher{src: c}}
 	t.unwatch = context.AfterFunc(d.ctx, func() { _ = c.Close() })

@@ -1,4 +1,4 @@
-package kafka
+package nonblock
 
 import (
 	"bufio"
@@ -10,17 +10,15 @@ import (
 	"net"
 	"testing"
 	"time"
-
-	"github.com/pointsmanhq/pointsman/pkg/nonblock"
 )
 
 // Frames of all sizes that come in pieces of all sizes are read whole, and no read waits for more than will come:
 // every frame is asked for only when the one before was read, as a broker answers one request after the other.
-func TestGathererFollowsFrames(t *testing.T) {
+func TestFollowsFrames(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 0))
-	g, peer := gathererPair(t)
+	g, peer := framedPair(t)
 	in := bufio.NewReader(g) // as sarama reads
 	for range 100 {
 		frame := make([]byte, 4+sizeOf(rnd))
@@ -73,7 +71,7 @@ func sizeOf(rnd *rand.Rand) int {
 }
 
 // The end of a connection is not waited for, however much was to come; nor is what comes after a length that is none.
-func TestGathererEnds(t *testing.T) {
+func TestEndsOfFrames(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		sent []byte
@@ -83,7 +81,7 @@ func TestGathererEnds(t *testing.T) {
 		{"after a negative length", []byte{0xff, 0xff, 0xff, 0xff, 1, 2}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			g, peer := gathererPair(t)
+			g, peer := framedPair(t)
 			if _, err := peer.Write(test.sent); err != nil {
 				t.Fatal(err)
 			}
@@ -101,7 +99,7 @@ func TestGathererEnds(t *testing.T) {
 	}
 }
 
-func gathererPair(t *testing.T) (*gatherer, net.Conn) {
+func framedPair(t *testing.T) (*framed, net.Conn) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -128,5 +126,5 @@ func gathererPair(t *testing.T) (*gatherer, net.Conn) {
 	if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
-	return newGatherer(nonblock.Wrap(c)), peer
+	return Framed(c).(*framed), peer
 }
