@@ -8,6 +8,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/pointsmanhq/pointsman/pkg/nonblock"
 )
 
 // buffers are shared by all connections: one holds a buffer only while bytes are on their way from one socket to the
@@ -61,17 +63,16 @@ func (b *buffers) copy(dst io.Writer, src net.Conn, copied func(n int)) error {
 	if err != nil {
 		return fmt.Errorf("relay: %w", err)
 	}
+	if c, ok := dst.(net.Conn); ok {
+		dst = nonblock.Wrap(c)
+	}
 	for {
 		var buf *[]byte
 		var n int
 		var failed error
 		err := raw.Read(func(fd uintptr) (done bool) {
 			buf = b.get()
-			for {
-				if n, failed = syscall.Read(int(fd), *buf); !errors.Is(failed, syscall.EINTR) {
-					break
-				}
-			}
+			n, failed = nonblock.Read(fd, *buf)
 			if errors.Is(failed, syscall.EAGAIN) {
 				b.put(buf)
 				buf = nil

@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/pointsmanhq/pointsman/pkg/nonblock"
 )
 
 const (
@@ -23,7 +25,13 @@ func NewHTTPSender() Sender {
 	return &httpSender{&http.Client{
 		Timeout: 5 * time.Second,
 		Transport: &http.Transport{
-			DialContext:         (&net.Dialer{Timeout: 2 * time.Second}).DialContext,
+			DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+				c, err := (&net.Dialer{Timeout: 2 * time.Second}).DialContext(ctx, network, addr)
+				if err != nil {
+					return nil, err
+				}
+				return nonblock.Wrap(c), nil
+			},
 			MaxIdleConnsPerHost: 2, WriteBufferSize: 64 << 10, DisableCompression: true,
 		},
 	}}

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"github.com/pointsmanhq/pointsman/pkg/nonblock"
 )
 
 const (
@@ -172,7 +174,7 @@ func (c *conn) flushLocked() {
 func attempt(raw syscall.RawConn, b []byte) (n int, err error) {
 	tried := raw.Write(func(fd uintptr) bool {
 		for {
-			n, err = syscall.Write(int(fd), b)
+			n, err = nonblock.Write(fd, b)
 			if !errors.Is(err, syscall.EINTR) {
 				return true
 			}

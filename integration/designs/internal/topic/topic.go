@@ -6,11 +6,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"sync/atomic"
 	"time"
 
 	"github.com/IBM/sarama"
 
+	"github.com/pointsmanhq/pointsman/pkg/nonblock"
 	"github.com/pointsmanhq/pointsman/proto/link"
 
 	"github.com/pointsmanhq/pointsman/integration/designs/internal/feed"
@@ -36,6 +38,18 @@ type Topic struct {
 	Records, Bytes atomic.Int64 // read live
 }
 
+// dialer makes connections as the product does.
+type dialer struct{}
+
+func (dialer) Dial(network, addr string) (net.Conn, error) {
+	d := net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}
+	c, err := d.Dial(network, addr)
+	if err != nil {
+		return nil, err
+	}
+	return nonblock.Framed(c), nil
+}
+
 // Sarama is the configuration that every client of the designs begins with.
 func Sarama(clientID string) *sarama.Config {
 	sc := sarama.NewConfig()
@@ -47,6 +61,7 @@ func Sarama(clientID string) *sarama.Config {
 	// A broker that is busy or restarts is waited for: a process that ends because of it makes things worse.
 	sc.Metadata.Retry.Max, sc.Metadata.Retry.Backoff = 100, 100*time.Millisecond
 	sc.MetricRegistry = unmeasured{}
+	sc.Net.Proxy.Enable, sc.Net.Proxy.Dialer = true, dialer{}
 	sc.Consumer.MaxWaitTime = fetchWait
 	sc.Consumer.MaxProcessingTime = time.Second
 	sc.Consumer.Retry.Backoff = 100 * time.Millisecond
