@@ -26,7 +26,8 @@ type Config struct {
 	Kafka         []string // host:port; default 127.0.0.1:9092
 	KafkaTLS      *tls.Config
 	KafkaSASL     SASL
-	FetchMaxBytes int64 // per partition and fetch; default 1 MiB
+	FetchMaxBytes int64         // per partition and fetch; default 1 MiB
+	FetchPace     time.Duration // the least from one fetch to the next while records come by the few; 0 for none
 
 	Etcd         []string // default 127.0.0.1:2379
 	EtcdPrefix   string   // default /pointsman

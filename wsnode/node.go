@@ -264,8 +264,8 @@ func (n *Node) start(ctx context.Context, life *life) (closing func(), err error
 	n.kafka, err = n.doors.kafka(ctx, kafka.Config{
 		Brokers: n.cfg.Kafka, Topic: n.cfg.Topic, ClientID: "pointsman-" + n.cfg.ID, TLS: n.cfg.KafkaTLS,
 		SASL:          kafka.SASL(n.cfg.KafkaSASL),
-		FetchMaxBytes: int32(min(n.cfg.FetchMaxBytes, 1<<30)),
-		Logger:        n.log.Named("kafka"),
+		FetchMaxBytes: int32(min(n.cfg.FetchMaxBytes, 1<<30)), FetchPace: n.cfg.FetchPace,
+		Logger: n.log.Named("kafka"),
 	})
 	if err != nil {
 		return closing, err

@@ -53,7 +53,7 @@ func (l *goroutines) node(s spec) (unit, error) {
 	}
 	cfg := wsnode.Config{
 		ID: s.name, Listen: inner, Advertise: s.listen, Admin: s.admin, Topic: l.opts.Topic,
-		Kafka: l.back.kafka(), Etcd: l.back.etcd(), EtcdPrefix: l.prefix,
+		Kafka: l.back.kafka(), Etcd: l.back.etcd(), EtcdPrefix: l.prefix, FetchPace: time.Millisecond,
 	}
 	if err := applyFlags(&cfg, l.opts.NodeFlags); err != nil {
 		return nil, err

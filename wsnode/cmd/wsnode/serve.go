@@ -83,6 +83,7 @@ type serve struct {
 	ScanRate       options.Size  `default:"64MiB" placeholder:"SIZE" group:"Limits" help:"Bytes per second that may be read again for clients that are behind; 0 for no limit."`
 	ReplayLimit    int64         `default:"0" placeholder:"RECORDS" group:"Limits" help:"How many offsets a client may go back; 0 for no limit but Kafka's retention."`
 	FetchMaxBytes  options.Size  `default:"1MiB" placeholder:"SIZE" group:"Limits" help:"Most that is read of one partition at a time; larger records are read all the same."`
+	FetchPace      time.Duration `default:"1ms" placeholder:"DURATION" group:"Limits" help:"The least time from one fetch of a broker to the next while records come by the few: more spares the brokers, and delays each record by half of it. 0 for none."`
 	Checkpoint     time.Duration `name:"checkpoint-every" default:"100ms" placeholder:"DURATION" group:"Limits" help:"How often routers are told how far their streams are covered."`
 	TruncatedAfter time.Duration `default:"10s" placeholder:"DURATION" group:"Limits" help:"How long a position may lie beyond the end of the log before the log counts as truncated."`
 	Linger         time.Duration `default:"5s" placeholder:"DURATION" group:"Limits" help:"How long a partition that nobody needs is read on; 0 to stop at once."`
@@ -121,6 +122,9 @@ func (s *serve) Validate() error {
 	if s.FetchMaxBytes < 1<<10 || s.FetchMaxBytes > 1<<30 {
 		return errors.New("--fetch-max-bytes must be from 1KiB to 1GiB")
 	}
+	if s.FetchPace < 0 || s.FetchPace > time.Second {
+		return errors.New("--fetch-pace must be from 0 to 1s")
+	}
 	if s.ReplayLimit < 0 {
 		return errors.New("--replay-limit must not be negative")
 	}
@@ -158,7 +162,7 @@ func (s *serve) config(log *zap.Logger) (wsnode.Config, error) {
 	}
 	return wsnode.Config{
 		ID: s.ID, Topic: s.Topic, Group: s.Group, Zone: s.Zone,
-		Kafka: s.Kafka, KafkaTLS: kafkaTLS, KafkaSASL: sasl, FetchMaxBytes: int64(s.FetchMaxBytes),
+		Kafka: s.Kafka, KafkaTLS: kafkaTLS, KafkaSASL: sasl, FetchMaxBytes: int64(s.FetchMaxBytes), FetchPace: s.FetchPace,
 		Etcd: s.Etcd, EtcdPrefix: s.EtcdPrefix, EtcdTLS: etcdTLS, EtcdUser: s.EtcdUser, EtcdPassword: etcdPassword, EtcdLease: s.EtcdLease,
 		Partitioner: s.Partitioner, ProducerMetadataAge: s.MetadataAge,
 		Listen: s.Listen, Advertise: s.Advertise, LinkToken: token, LinkTLS: linkTLS, Admin: s.Admin,

@@ -181,7 +181,7 @@ func (f *cluster) deleteRecordsBelow(partition int32, offset int64) {
 
 func (f *cluster) open(change ...func(*Config)) *Client {
 	f.t.Helper()
-	cfg := Config{Brokers: f.brokers, Topic: f.topic, Logger: zaptest.NewLogger(f.t)}
+	cfg := Config{Brokers: f.brokers, Topic: f.topic, FetchPace: time.Millisecond, Logger: zaptest.NewLogger(f.t)}
 	for _, ch := range change {
 		ch(&cfg)
 	}

@@ -57,6 +57,7 @@ type Config struct {
 	FetchMaxBytes int32         // per partition and fetch; default 1 MiB. A larger batch is still read.
 	FetchTotal    int32         // per fetch over all its partitions; default 16 MiB
 	FetchMaxWait  time.Duration // how long a broker may hold an empty fetch; default 50 ms
+	FetchPace     time.Duration // the least from one fetch to the next while records come by the few; 0 for none
 	NetTimeout    time.Duration // dial, write, and reply beyond what a request may wait by design; default 5 s
 	ScanConns     int           // connections per broker for scans; default 4
 

@@ -27,9 +27,6 @@ const (
 	awayMost = 150 * time.Millisecond
 	// refusedMost is the same for a partition that is refused, or cannot be understood, by a broker that is there.
 	refusedMost = time.Second
-	// pace is the least time from one fetch to the next while records come by the few: the cost of a fetch, here and at
-	// the broker, is then shared by those of a millisecond. A record that comes after a pause finds a fetch waiting.
-	pace = 1 * time.Millisecond
 	// paced is the size of an answer, in bytes, from which on the next fetch is not put off; or half of what one partition
 	// may have of it, where that is less.
 	paced = 64 << 10
@@ -352,9 +349,10 @@ func (r *reader) round(ctx context.Context) {
 	}
 }
 
-// keepPace waits until the next fetch is due.
+// keepPace waits until the next fetch is due. The cost of a fetch, here and at the broker, is then shared by the records
+// of that time; one that comes after a pause finds a fetch waiting.
 func (r *reader) keepPace(ctx context.Context) {
-	if wait := pace - time.Since(r.asked); r.few && wait > 0 {
+	if wait := r.l.c.cfg.FetchPace - time.Since(r.asked); r.few && wait > 0 {
 		r.clock.Reset(wait)
 		select {
 		case <-r.clock.C:
