@@ -4,6 +4,8 @@
 // that is idle between two calls, as one that waits for a few thousand records a second is, this wakes the runtime's
 // monitor each time, which then looks around every 20 us for a while: a seventh of what a node used. A socket that does
 // not block needs none of it. Waiting is the network poller's business, as ever.
+// The price: a goroutine that computes for long right after such a call is preempted only when a timer has woken the
+// monitor.
 package nonblock
 
 import (

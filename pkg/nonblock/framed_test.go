@@ -8,6 +8,8 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"runtime"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -55,6 +57,31 @@ func TestFollowsFrames(t *testing.T) {
 		}
 		if g.left != 0 || g.have != 0 || g.mark > 1 {
 			t.Fatalf("after a frame: %d bytes to come, %d of a head, woken at %d", g.left, g.have, g.mark)
+		}
+	}
+}
+
+// A reader of a frame that has begun is woken for its rest, not for each piece.
+func TestWakesForTheRestOfAFrame(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux is told how much is to come")
+	}
+	for _, test := range []struct{ size, mark int }{{1000, 990}, {1 << 20, gatherMost}} {
+		f, peer := framedPair(t)
+		if _, err := peer.Write(append(binary.BigEndian.AppendUint32(nil, uint32(test.size)), make([]byte, 10)...)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(f, make([]byte, 14)); err != nil {
+			t.Fatal(err)
+		}
+		var told int
+		if err := f.raw.Control(func(fd uintptr) {
+			told, _ = syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVLOWAT)
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if told != test.mark {
+			t.Errorf("10 bytes of a frame of %d have come: woken at %d, want %d", test.size, told, test.mark)
 		}
 	}
 }
