@@ -17,7 +17,8 @@ import (
 )
 
 const (
-	// small is what the heap may grow to before it is collected, in bytes, however little of it is in use.
+	// small is what the heap may grow to before it is collected, in bytes, however little of it is in use; somewhat
+	// more with many goroutines, whose stacks Go counts, too. A memory limit goes before it.
 	small = 64 << 20
 	// usual is the growth, in percent, from which on a heap is collected that is not small: Go's own.
 	usual = 100
@@ -56,7 +57,7 @@ func tend(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-collected:
-			// Each change stops the process for some microseconds: only one that matters is made.
+			// Only a change that matters is made.
 			if p := percent(read().live); p != now && (p == usual || p > now+now/4 || p < now-now/4) {
 				debug.SetGCPercent(p)
 				now = p
@@ -101,14 +102,25 @@ func read() state {
 	return state{live: at(0), objects: at(1), made: at(2)}
 }
 
-// tidy knows when a process has come to rest and garbage is left.
-type tidy struct{ made int64 } // at the last look
+// tidy knows when a process has come to rest after a rush, and garbage is left.
+type tidy struct {
+	made   int64 // at the last look
+	rushed bool  // much was made since the last collection of ours
+}
 
-// due reports whether to collect: there is garbage, and so little is being made that it would take a long time to make
-// as much again. That is also how rare it makes collections of this kind.
+// due reports whether to collect: a rush is over, has left garbage, and so little is being made that it would take a long
+// time to make as much again. Without a rush the collector's own time is good enough.
 func (t *tidy) due(s state) bool {
 	fresh := s.made - t.made
 	t.made = s.made
+	much := max(worth, s.live/worthPart)
+	if fresh > much {
+		t.rushed = true
+	}
 	garbage := s.objects - s.live
-	return garbage > max(worth, s.live/worthPart) && fresh < garbage/16
+	if !t.rushed || garbage <= much || fresh >= garbage/16 {
+		return false
+	}
+	t.rushed = false
+	return true
 }

@@ -1,10 +1,11 @@
 package garbage
 
 import (
-	"os"
 	"runtime"
 	"runtime/debug"
+	"runtime/metrics"
 	"testing"
+	"time"
 )
 
 func TestPercent(t *testing.T) {
@@ -20,7 +21,7 @@ func TestPercent(t *testing.T) {
 	}
 }
 
-// A collection is due at rest only, and only for garbage that is worth it.
+// A collection is due at rest only, after a rush, and for garbage that is worth it.
 func TestDue(t *testing.T) {
 	const mb = 1 << 20
 	var look tidy
@@ -30,10 +31,14 @@ func TestDue(t *testing.T) {
 	}{
 		{state{live: 10 * mb, objects: 60 * mb, made: 100 * mb}, false}, // was made just now
 		{state{live: 10 * mb, objects: 61 * mb, made: 101 * mb}, true},
-		{state{live: 10 * mb, objects: 66 * mb, made: 106 * mb}, false}, // it goes on
-		{state{live: 10 * mb, objects: 13 * mb, made: 106 * mb}, false}, // too little
-		{state{live: 1000 * mb, objects: 1100 * mb, made: 106 * mb}, false},
-		{state{live: 1000 * mb, objects: 1200 * mb, made: 107 * mb}, true},
+		{state{live: 10 * mb, objects: 62 * mb, made: 102 * mb}, false}, // no rush since
+		{state{live: 10 * mb, objects: 70 * mb, made: 110 * mb}, false}, // a rush
+		{state{live: 10 * mb, objects: 13 * mb, made: 110 * mb}, false}, // too little is left
+		{state{live: 10 * mb, objects: 76 * mb, made: 110 * mb}, true},
+		{state{live: 1000 * mb, objects: 1200 * mb, made: 120 * mb}, false}, // no rush for a heap of that size
+		{state{live: 1000 * mb, objects: 1200 * mb, made: 320 * mb}, false},
+		{state{live: 1000 * mb, objects: 1100 * mb, made: 320 * mb}, false},
+		{state{live: 1000 * mb, objects: 1200 * mb, made: 325 * mb}, true},
 	} {
 		if got := look.due(c.state); got != c.want {
 			t.Errorf("look %d: due = %v, want %v", i, got, c.want)
@@ -41,41 +46,56 @@ func TestDue(t *testing.T) {
 	}
 }
 
+// setting is the collector's, in percent.
+func setting() uint64 {
+	s := []metrics.Sample{{Name: "/gc/gogc:percent"}}
+	metrics.Read(s)
+	return s[0].Value.Uint64()
+}
+
 // Tend puts the collector off while the heap is small, follows its growth, and leaves the setting as it was.
 func TestTend(t *testing.T) {
-	if os.Getenv("GOGC") != "" {
-		t.Skip("GOGC is set, so that the collector is left alone")
-	}
-	before := debug.SetGCPercent(100)
-	defer debug.SetGCPercent(before)
+	t.Setenv("GOGC", "")
+	defer debug.SetGCPercent(debug.SetGCPercent(usual))
 	stop := Tend()
 	defer stop()
-	setting := func() int { // as it is; there is no other way to ask
-		p := debug.SetGCPercent(100)
-		debug.SetGCPercent(p)
-		return p
-	}
-	for setting() == 100 {
+	patience := time.Now().Add(time.Minute)
+	for setting() == usual {
+		if time.Now().After(patience) {
+			t.Fatal("the collection of a small heap is not put off")
+		}
 		runtime.Gosched()
 	}
 	held := make([]byte, 2*small)
-	for setting() != 100 {
+	for setting() != usual {
+		if time.Now().After(patience) {
+			t.Fatalf("a heap of %d MB is left alone: %d %%", 2*small>>20, setting())
+		}
 		runtime.GC()
 	}
 	runtime.KeepAlive(held)
+	for setting() == usual {
+		if time.Now().After(patience) {
+			t.Fatal("the heap has shrunk, and the collector was not told")
+		}
+		runtime.GC()
+	}
 	stop()
-	if p := setting(); p != 100 {
-		t.Errorf("GC percent %d after the end, was 100", p)
+	if p := setting(); p != usual {
+		t.Errorf("%d %% after the end, was %d", p, usual)
 	}
 }
 
 // GOGC has the last word.
 func TestLeavesGOGCAlone(t *testing.T) {
-	before := debug.SetGCPercent(77)
-	defer debug.SetGCPercent(before)
+	defer debug.SetGCPercent(debug.SetGCPercent(77))
 	t.Setenv("GOGC", "77")
-	Tend()()
-	if p := debug.SetGCPercent(77); p != 77 {
-		t.Errorf("GC percent %d, want 77", p)
+	stop := Tend()
+	defer stop()
+	for range 3 {
+		runtime.GC()
+		if p := setting(); p != 77 {
+			t.Errorf("%d %%, want 77", p)
+		}
 	}
 }
