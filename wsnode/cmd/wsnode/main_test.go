@@ -53,7 +53,7 @@ func TestBadOptionsEndWithCode2AndSayWhat(t *testing.T) {
 		{[]string{"--topic=t", "--ring=lots"}, "size"},
 		{[]string{"--topic=t", "--ring=0"}, "--ring must be at least 1MiB"},
 		{[]string{"--topic=t", "--ring=1023KiB"}, "--ring must be at least 1MiB"},
-		{[]string{"--topic=t", "--fetch-pace=2s"}, "--fetch-pace must be from 0 to 1s"},
+		{[]string{"--topic=t", "--fetch-pace=1s"}, "--fetch-pace must be from 0 to 100ms"},
 		{[]string{"--topic=t", "--linger=-1s"}, "--linger"},
 		{[]string{"--topic=t", "--group-session-timeout=100ms"}, "--group-session-timeout must be at least 1s"},
 		{[]string{"--topic=t", "--group-session-timeout=0s"}, "--group-session-timeout must be more than 0"},

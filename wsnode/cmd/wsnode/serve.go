@@ -122,8 +122,8 @@ func (s *serve) Validate() error {
 	if s.FetchMaxBytes < 1<<10 || s.FetchMaxBytes > 1<<30 {
 		return errors.New("--fetch-max-bytes must be from 1KiB to 1GiB")
 	}
-	if s.FetchPace < 0 || s.FetchPace > time.Second {
-		return errors.New("--fetch-pace must be from 0 to 1s")
+	if s.FetchPace < 0 || s.FetchPace > 100*time.Millisecond {
+		return errors.New("--fetch-pace must be from 0 to 100ms")
 	}
 	if s.ReplayLimit < 0 {
 		return errors.New("--replay-limit must not be negative")
