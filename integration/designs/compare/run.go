@@ -76,7 +76,7 @@ type comparison struct {
 }
 
 // Do compares. Rounds and sizes follow each other, and the designs in turn within each, so that all saw the same machine; who
-// comes first changes from round to round.
+// comes first changes from round to round. When ctx ends after the first round, the whole ones are reported.
 func Do(ctx context.Context, o Options) (_ *Report, err error) {
 	if o.Bin, err = filepath.Abs(o.Bin); err != nil {
 		return nil, err
@@ -99,36 +99,51 @@ func Do(ctx context.Context, o Options) (_ *Report, err error) {
 	}
 	defer func() { err = errors.Join(err, c.cache.Close()) }()
 	for round := range o.Rounds {
-		designs := turn(o.Designs, round, o.Rounds)
-		for _, cell := range o.Cells {
-			for _, name := range designs {
-				s := c.sample(ctx, name, cell)
-				s.Round = round + 1
-				rep.Samples = append(rep.Samples, s)
-				o.Logf("round %d: %s", s.Round, &s)
-				if ctx.Err() != nil {
-					return nil, context.Cause(ctx)
-				}
-			}
+		if samples, faults := c.round(ctx, round); ctx.Err() == nil {
+			rep.Samples, rep.Faults = append(rep.Samples, samples...), append(rep.Faults, faults...)
+			continue
 		}
-		for _, fault := range o.Faults {
-			for _, name := range designs {
-				f, ok := c.fault(ctx, name, fault)
-				if !ok {
-					continue
-				}
-				f.Round = round + 1
-				rep.Faults = append(rep.Faults, f)
-				o.Logf("round %d: %s", f.Round, &f)
-				if ctx.Err() != nil {
-					return nil, context.Cause(ctx)
-				}
-			}
+		if round == 0 {
+			return nil, context.Cause(ctx)
 		}
+		o.Logf("stopped early: %d whole rounds count", round)
+		rep.Rounds = round
+		break
 	}
 	rep.conclude()
 	rep.Took = time.Since(began).Seconds()
 	return rep, nil
+}
+
+// round measures everything once, or until ctx ends.
+func (c *comparison) round(ctx context.Context, round int) (samples []Sample, faults []Fault) {
+	designs := turn(c.Designs, round, c.Rounds)
+	for _, cell := range c.Cells {
+		for _, name := range designs {
+			s := c.sample(ctx, name, cell)
+			if ctx.Err() != nil {
+				return samples, faults
+			}
+			s.Round = round + 1
+			samples = append(samples, s)
+			c.Logf("round %d: %s", s.Round, &s)
+		}
+	}
+	for _, fault := range c.Faults {
+		for _, name := range designs {
+			f, ok := c.fault(ctx, name, fault)
+			if ctx.Err() != nil {
+				return samples, faults
+			}
+			if !ok {
+				continue
+			}
+			f.Round = round + 1
+			faults = append(faults, f)
+			c.Logf("round %d: %s", f.Round, &f)
+		}
+	}
+	return samples, faults
 }
 
 func version(ctx context.Context, bin string) string {
