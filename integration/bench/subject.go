@@ -59,7 +59,7 @@ func (b *bench) openSubject(ctx context.Context, name string, s *Scenario) (*sub
 	if name == product {
 		x.path, x.hello = "/v1/ws?key=", true
 		x.stack, err = stack.Open(ctx, stack.External, stack.Options{
-			Routers: s.Routers, Nodes: s.Nodes, Partitions: partitions, Topic: x.topic, EtcdPrefix: "/" + x.topic,
+			Routers: s.Routers, Nodes: s.Nodes, Partitions: partitions, Topic: x.topic, EtcdPrefix: "/" + x.topic, RouterFlags: strings.Fields(s.RouterFlags),
 			Bin: b.opts.Bin, Dir: filepath.Join(b.dir, x.topic), KafkaAddrs: b.back.Kafka(), EtcdAddrs: b.back.Etcd(),
 		})
 		if err != nil {

@@ -24,7 +24,9 @@ const (
 	usual = 100
 	// looksEvery is how often it is seen whether the process is at rest.
 	looksEvery = 5 * time.Second
-	// worth is how much garbage is worth a collection at rest, in bytes, and in parts of what is in use.
+	// rush is how much is made between two looks, in bytes, by what counts as one; or a quarter of what is in use.
+	rush = 16 << 20
+	// worth is how much left behind is worth a collection, in bytes, and in parts of what is in use.
 	worth     = 4 << 20
 	worthPart = 8
 )
@@ -92,33 +94,36 @@ func percent(live int64) int {
 type state struct {
 	live    int64 // found in use by the last collection
 	objects int64 // in use or garbage
+	free    int64 // neither, and not given back
 	made    int64 // since the process began
 }
 
 func read() state {
-	samples := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/heap/objects:bytes"}, {Name: "/gc/heap/allocs:bytes"}}
+	samples := []metrics.Sample{
+		{Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/heap/objects:bytes"},
+		{Name: "/memory/classes/heap/free:bytes"}, {Name: "/gc/heap/allocs:bytes"},
+	}
 	metrics.Read(samples)
 	at := func(i int) int64 { return int64(samples[i].Value.Uint64()) }
-	return state{live: at(0), objects: at(1), made: at(2)}
+	return state{live: at(0), objects: at(1), free: at(2), made: at(3)}
 }
 
-// tidy knows when a process has come to rest after a rush, and garbage is left.
+// tidy knows when a process has come to rest after a rush that has left something behind.
 type tidy struct {
 	made   int64 // at the last look
 	rushed bool  // much was made since the last collection of ours
 }
 
-// due reports whether to collect: a rush is over, has left garbage, and so little is being made that it would take a long
-// time to make as much again. Without a rush the collector's own time is good enough.
+// due reports whether to collect and give back: a rush is over, has left memory that nothing uses, and so little is being
+// made that it would take a long time to need it again. Without a rush the collector's own time is good enough.
 func (t *tidy) due(s state) bool {
 	fresh := s.made - t.made
 	t.made = s.made
-	much := max(worth, s.live/worthPart)
-	if fresh > much {
+	if fresh > max(rush, s.live/4) {
 		t.rushed = true
 	}
-	garbage := s.objects - s.live
-	if !t.rushed || garbage <= much || fresh >= garbage/16 {
+	left := s.objects - s.live + s.free
+	if !t.rushed || left <= max(worth, s.live/worthPart) || fresh >= left/8 {
 		return false
 	}
 	t.rushed = false

@@ -32,13 +32,14 @@ func TestDue(t *testing.T) {
 		{state{live: 10 * mb, objects: 60 * mb, made: 100 * mb}, false}, // was made just now
 		{state{live: 10 * mb, objects: 61 * mb, made: 101 * mb}, true},
 		{state{live: 10 * mb, objects: 62 * mb, made: 102 * mb}, false}, // no rush since
-		{state{live: 10 * mb, objects: 70 * mb, made: 110 * mb}, false}, // a rush
-		{state{live: 10 * mb, objects: 13 * mb, made: 110 * mb}, false}, // too little is left
-		{state{live: 10 * mb, objects: 76 * mb, made: 110 * mb}, true},
-		{state{live: 1000 * mb, objects: 1200 * mb, made: 120 * mb}, false}, // no rush for a heap of that size
-		{state{live: 1000 * mb, objects: 1200 * mb, made: 320 * mb}, false},
-		{state{live: 1000 * mb, objects: 1100 * mb, made: 320 * mb}, false},
-		{state{live: 1000 * mb, objects: 1200 * mb, made: 325 * mb}, true},
+		{state{live: 10 * mb, objects: 70 * mb, made: 119 * mb}, false}, // a rush
+		{state{live: 10 * mb, objects: 13 * mb, made: 119 * mb}, false}, // too little is left
+		{state{live: 10 * mb, objects: 11 * mb, free: 40 * mb, made: 119 * mb}, true},
+		{state{live: 1000 * mb, objects: 1200 * mb, made: 219 * mb}, false}, // no rush for a heap of that size
+		{state{live: 1000 * mb, objects: 1200 * mb, made: 219 * mb}, false},
+		{state{live: 1000 * mb, objects: 1900 * mb, made: 519 * mb}, false}, // one
+		{state{live: 1000 * mb, objects: 1100 * mb, made: 519 * mb}, false},
+		{state{live: 1000 * mb, objects: 1200 * mb, made: 529 * mb}, true},
 	} {
 		if got := look.due(c.state); got != c.want {
 			t.Errorf("look %d: due = %v, want %v", i, got, c.want)
