@@ -200,3 +200,29 @@ func TestKeysAreSpreadEvenly(t *testing.T) {
 		t.Errorf("%d different keys of %d", len(seen), len(keys))
 	}
 }
+
+// What was measured again takes its place, says how, and is judged anew.
+func TestAmend(t *testing.T) {
+	report := func(version string, cpu float64) *Report {
+		s := Scenarios()[1]
+		sample := func(subject string, v float64) Sample {
+			return Sample{Subject: subject, Round: 1, Figures: map[string]float64{"cpu_us": v, "rate": 5000, "kept_up": 1, "p99_ms": 1}}
+		}
+		rep := &Report{Version: version, Command: "make bench", Rounds: 1, Seconds: 5, Scale: 1, Results: []*Result{
+			{Scenario: s, Samples: []Sample{sample(product, cpu), sample(floorProgram, 10)}},
+		}}
+		rep.judge()
+		return rep
+	}
+	rep := report("old", 30)
+	if b := rep.Bars[0]; !b.Known || b.Met {
+		t.Fatalf("before: %s", b)
+	}
+	rep.Amend(report("new", 12))
+	if b := rep.Bars[0]; !b.Met || len(rep.Results) != 1 {
+		t.Errorf("after: %s; %d results", b, len(rep.Results))
+	}
+	if text := rep.String(); !strings.Contains(text, "measured again by make bench, version new") {
+		t.Errorf("it does not say what was measured again:\n%s", text)
+	}
+}

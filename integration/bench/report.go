@@ -32,6 +32,7 @@ type Report struct {
 type Result struct {
 	Scenario Scenario `json:"scenario"`
 	Samples  []Sample `json:"samples"`
+	Again    string   `json:"again,omitempty"` // how it was measured, if not in the report's own run
 }
 
 // Sample is one measurement of one subject.
@@ -205,6 +206,9 @@ func (rep *Report) String() string {
 func (r *Result) table(b *strings.Builder) {
 	s := &r.Scenario
 	fmt.Fprintf(b, "\n%s: %s (%d bytes, %d routers, %d nodes)\n", s.Name, s.About, s.Size, s.Routers, s.Nodes)
+	if r.Again != "" {
+		fmt.Fprintf(b, "  measured again by %s\n", r.Again)
+	}
 	fmt.Fprintf(b, "  %-37s %24s %24s %16s\n", "", product, floorProgram, "ratio")
 	for _, f := range figures() {
 		if !s.shown(&f) {
@@ -275,6 +279,20 @@ func comma(i int) string {
 		return ","
 	}
 	return ""
+}
+
+// Amend puts what a later run has measured again in the place of what was there, and judges anew.
+func (rep *Report) Amend(later *Report) {
+	for _, r := range later.Results {
+		again := *r
+		again.Again = fmt.Sprintf("%s, version %s, %d rounds of %s s", later.Command, later.Version, later.Rounds, number(later.Seconds))
+		if was := rep.result(r.Scenario.Name); was != nil {
+			*was = again
+		} else {
+			rep.Results = append(rep.Results, &again)
+		}
+	}
+	rep.judge()
 }
 
 // Load reads a report.

@@ -88,7 +88,8 @@ func Scenarios() []Scenario {
 	}
 	for _, nodes := range []int{1, 2, 4} {
 		all = append(all, with(fmt.Sprintf("nodes-%d", nodes), fmt.Sprintf("5,000 records a second, %d nodes", nodes), func(s *Scenario) {
-			s.Nodes, s.Rate, s.Floor, s.Short = nodes, 5000, false, nodes < 4
+			// A node that others came to reads on for a while what they have claimed (--linger): that is over then.
+			s.Nodes, s.Rate, s.Floor, s.Short, s.Settle = nodes, 5000, false, nodes < 4, 8
 		}))
 	}
 	for _, rate := range []float64{20_000, 200_000} {

@@ -62,6 +62,13 @@ func run(args []string) int {
 	if o.of == "" {
 		rep.Command = o.command()
 	}
+	if o.amend != "" {
+		later, err := bench.Load(o.amend)
+		if err != nil {
+			return report(err)
+		}
+		rep.Amend(later)
+	}
 	fmt.Printf("\n%s", rep)
 	if old != nil {
 		fmt.Printf("\n%s", rep.Compare(old))
@@ -95,10 +102,10 @@ func report(err error) int {
 
 type options struct {
 	bench.Options
-	names       string
-	out, json   string
-	compare, of string
-	list        bool
+	names              string
+	out, json          string
+	compare, of, amend string
+	list               bool
 }
 
 // command is how the run is made again.
@@ -146,6 +153,7 @@ func parse(args []string) (options, int) {
 	flags.StringVar(&o.out, "out", "", "folder for the report with plots and a README.md")
 	flags.StringVar(&o.compare, "compare", "", "an earlier report: print what has changed")
 	flags.StringVar(&o.of, "of", "", "print, compare or publish this report, and measure nothing")
+	flags.StringVar(&o.amend, "amend", "", "a later report, whose scenarios take the places of the same ones of this")
 	flags.BoolVar(&o.list, "list", false, "only list the scenarios")
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
