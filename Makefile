@@ -136,7 +136,7 @@ bench: build ## what the product costs beside the cheapest program, the short pa
 	@exec $(BENCH) -json .cache/bench.json $(ARGS)
 
 .PHONY: bench-full
-bench-full: build ## all of it, five rounds, into docs/benchmarks; two hours
+bench-full: build ## all of it, five rounds, into docs/benchmarks; about an hour; ROUNDS=3 SECONDS=4 for half of it
 	$(GO) build -o bin/ ./integration/cmd/bench ./integration/cmd/floor
 	@exec $(BENCH) -full -out $(or $(OUT),docs/benchmarks) $(ARGS)
 
