@@ -135,6 +135,11 @@ bench: build ## what the product costs beside the cheapest program, the short pa
 	@mkdir -p .cache
 	@exec $(BENCH) -json .cache/bench.json $(ARGS)
 
+.PHONY: bench-go
+bench-go: ## the hot paths as Go benchmarks, six times each, into .cache/bench-go.txt; OLD=FILE compares with an earlier one (benchstat)
+	$(GO) test -run '^$$' -bench . -benchmem -count 6 -benchtime 0.3s $(ARGS) ./proto/... ./router/... ./wsnode/... ./pkg/partitioner | tee .cache/bench-go.txt
+	$(if $(OLD),$(GO) run golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da $(OLD) .cache/bench-go.txt)
+
 .PHONY: bench-full
 bench-full: build ## all of it, five rounds, into docs/benchmarks; about an hour; ROUNDS=3 SECONDS=4 for half of it
 	$(GO) build -o bin/ ./integration/cmd/bench ./integration/cmd/floor

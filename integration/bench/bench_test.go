@@ -222,6 +222,14 @@ func TestAmend(t *testing.T) {
 	if b := rep.Bars[0]; !b.Met || len(rep.Results) != 1 {
 		t.Errorf("after: %s; %d results", b, len(rep.Results))
 	}
+	file := filepath.Join(t.TempDir(), "bench.json")
+	if err := rep.Write(file); err != nil {
+		t.Fatal(err)
+	}
+	rep, err := Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if text := rep.String(); !strings.Contains(text, "measured again by make bench, version new") {
 		t.Errorf("it does not say what was measured again:\n%s", text)
 	}

@@ -258,7 +258,11 @@ func (rep *Report) encode() ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		fmt.Fprintf(&out, "%s\n  {\"scenario\": %s,\n   \"samples\": [", comma(i), scenario)
+		fmt.Fprintf(&out, "%s\n  {\"scenario\": %s,", comma(i), scenario)
+		if r.Again != "" {
+			fmt.Fprintf(&out, "\n   \"again\": %q,", r.Again)
+		}
+		out.WriteString("\n   \"samples\": [")
 		for j := range r.Samples {
 			sample, err := json.Marshal(&r.Samples[j])
 			if err != nil {
