@@ -137,6 +137,7 @@ bench: build ## what the product costs beside the cheapest program, the short pa
 
 .PHONY: bench-go
 bench-go: ## the hot paths as Go benchmarks, six times each, into .cache/bench-go.txt; OLD=FILE compares with an earlier one (benchstat)
+	@mkdir -p .cache
 	$(GO) test -run '^$$' -bench . -benchmem -count 6 -benchtime 0.3s $(ARGS) ./proto/... ./router/... ./wsnode/... ./pkg/partitioner | tee .cache/bench-go.txt
 	$(if $(OLD),$(GO) run golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da $(OLD) .cache/bench-go.txt)
 
