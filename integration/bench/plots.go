@@ -117,7 +117,7 @@ func (p *picture) plot(rep *Report, name string) (*plot.Plot, error) {
 			continue
 		}
 		floor, _ := r.spread(floorProgram, name) // none is drawn as nothing
-		labels = append(labels, r.Scenario.Name)
+		labels = append(labels, strings.Replace(r.Scenario.Name, "-over-", "\nover-", 1))
 		bars[product], bars[floorProgram] = append(bars[product], own.Median), append(bars[floorProgram], floor.Median)
 	}
 	if len(labels) == 0 {
@@ -144,8 +144,10 @@ func (p *picture) plot(rep *Report, name string) (*plot.Plot, error) {
 		out.Add(chart)
 		out.Legend.Add(subject, chart)
 	}
-	out.Legend.Top = true
+	// Its text is to the right of its colour: fonts differ, and there is room for longer ones.
+	out.Legend.Top, out.Legend.Left, out.Legend.XOffs = true, true, vg.Points(620)
 	out.Y.Max = slices.Max(append(slices.Clone(bars[product]), bars[floorProgram]...))*1.3 + 1e-9 // room for the legend
 	out.NominalX(labels...)
+	out.X.Min, out.X.Max = -0.5, float64(len(labels))-0.5
 	return out, nil
 }

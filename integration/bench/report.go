@@ -206,6 +206,9 @@ func (rep *Report) String() string {
 func (r *Result) table(b *strings.Builder) {
 	s := &r.Scenario
 	fmt.Fprintf(b, "\n%s: %s (%d bytes, %d routers, %d nodes)\n", s.Name, s.About, s.Size, s.Routers, s.Nodes)
+	if s.RouterFlags != "" {
+		fmt.Fprintf(b, "  routers with %s\n", s.RouterFlags)
+	}
 	if r.Again != "" {
 		fmt.Fprintf(b, "  measured again by %s\n", r.Again)
 	}
