@@ -125,7 +125,7 @@ designs-bar: build ## every design delivers 100,000 records to 1,000 clients; no
 	@exec bin/designs compare --bar $(ARGS)
 
 .PHONY: compare
-compare: build ## all designs at all sizes and under faults, about 40 minutes of a quiet machine, into docs/designs.md; QUICK=1 for a few minutes, written nowhere unless OUT says (Java 17, Maven, Redis, iproute2)
+compare: build ## all designs at all sizes and under faults, half an hour of a quiet machine, into docs/designs.md; QUICK=1 for a few minutes, written nowhere unless OUT says (Java 17, Maven, Redis, iproute2)
 	@$(DESIGNS)
 	@exec bin/designs compare $(if $(QUICK),--quick) $(if $(OUT)$(if $(QUICK),,1),--out=$(or $(OUT),docs/designs)) $(ARGS)
 

@@ -1,6 +1,7 @@
 package compare
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"strings"
@@ -27,8 +28,8 @@ func (r *Report) reference() Cell {
 func (r *Report) summary() string {
 	at := r.reference()
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d servers, %d clients, %.0f records/s of %d bytes; kills at two servers.\n\n", at.Servers, at.Clients, r.Rate, r.Size)
-	b.WriteString("| design | CPU per record, us | read from Kafka by each reader, KB/s | memory per client, KB | a server killed: sockets broken | longest pause | to run, beside Kafka |\n|---|---|---|---|---|---|---|\n")
+	fmt.Fprintf(&b, "%d servers, %d clients, %.0f records/s of %d bytes; faults were measured with two servers.\n\n", at.Servers, at.Clients, r.Rate, r.Size)
+	b.WriteString("| design | CPU per record, us | with the broker's | read from Kafka by each reader, KB/s | memory per client, KB | a server killed: sockets broken | longest pause | a router or redistributor killed: sockets broken, longest pause | to run, beside Kafka |\n|---|---|---|---|---|---|---|---|---|\n")
 	for _, name := range r.designs() {
 		parts := "?"
 		if d, err := arena.Find(name); err == nil {
@@ -41,9 +42,29 @@ func (r *Report) summary() string {
 				broken, pause = "failed", "-"
 			}
 		}
-		fmt.Fprintf(&b, "| **%s** | %s | %s | %s | %s | %s | %s |\n", name, r.cell("cpu", name, at), r.cell("ingest", name, at), r.cell("memory", name, at), broken, pause, parts)
+		other := "has none"
+		if f, ok := r.worst(name, KillOther); ok {
+			other = fmt.Sprintf("%d of %d, %.1f s", f.Broken, f.Clients, f.Pause/1000)
+			if f.Failed != "" {
+				other = "failed"
+			}
+		} else if d, err := arena.Find(name); err == nil && d.Other() != "" {
+			other = "not measured"
+		}
+		fmt.Fprintf(&b, "| **%s** | %s | %s | %s | %s | %s | %s | %s | %s |\n", name, r.cell("cpu", name, at), r.whole(name, at), r.cell("ingest", name, at),
+			r.cell("memory", name, at), broken, pause, other, parts)
 	}
 	return b.String()
+}
+
+// whole is the CPU of a record with what the broker spends on it: who reads more has it read more.
+func (r *Report) whole(design string, at Cell) string {
+	own, why := r.value(figure("cpu"), design, at)
+	brokers, whyNot := r.value(figure("kafka_cpu"), design, at)
+	if why+whyNot != "" {
+		return cmp.Or(why, whyNot)
+	}
+	return number(own + brokers)
 }
 
 // cell is a figure as a table has it.
@@ -83,6 +104,13 @@ func claims() []claim {
 		}},
 		{"pointsman-breaks-none", "a server that is killed, drained or added breaks no client's socket", func(r *Report) (string, bool) {
 			return r.broken("pointsman", func(n int64) bool { return n == 0 })
+		}},
+		{"pointsman-router", "the clients of a router that dies reconnect", func(r *Report) (string, bool) {
+			f, ok := r.worst("pointsman", KillOther)
+			if !ok || f.Failed != "" {
+				return "", false
+			}
+			return fmt.Sprintf("fault table: %s %d of %d, %.1f s", KillOther, f.Broken, f.Clients, f.Pause/1000), f.Broken > 0
 		}},
 		{"everyone-cheapest", "one server that reads everything spends less on a record than Pointsman", func(r *Report) (string, bool) {
 			at := Cell{1, r.reference().Clients}

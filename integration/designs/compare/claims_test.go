@@ -13,7 +13,7 @@ func claimed() *Report {
 	for _, d := range arena.Designs() {
 		for _, c := range append(Cells(1000, 1, 2, 4), Cells(10_000, 1, 2, 4)...) {
 			s := sampled(d.Name, 1, c.Servers, 20, 90_000)
-			s.Clients, s.Memory, s.Between = c.Clients, 5000, 7000
+			s.Clients, s.Memory, s.Between, s.KafkaCPU = c.Clients, 5000, 7000, 60
 			switch {
 			case d.Shares():
 				s.Ingest /= float64(c.Servers)
@@ -27,6 +27,11 @@ func claimed() *Report {
 			if d.Name != "pointsman" {
 				f.Broken = 400
 			}
+			r.Faults = append(r.Faults, f)
+		}
+		if d.Other() != "" {
+			f := Fault{Design: d.Name, Fault: KillOther, Clients: 1000, Pause: 300}
+			f.Broken = 1000
 			r.Faults = append(r.Faults, f)
 		}
 	}
@@ -65,6 +70,9 @@ func TestClaimsStandOnlyOnTheirFigures(t *testing.T) {
 			faults("pointsman", DrainServer, func(f *Fault) { f.Broken = 1 }), faults("pointsman", KillServer, func(f *Fault) { f.Failed = "it did" }),
 			func(r *Report) { r.Faults = nil },
 		},
+		"pointsman-router": {
+			faults("pointsman", KillOther, func(f *Fault) { f.Broken = 0 }), faults("pointsman", KillOther, func(f *Fault) { f.Failed = "it did" }),
+		},
 		"everyone-cheapest": {samples("everyone", func(s *Sample) { s.CPU = 500 }), samples("pointsman", func(s *Sample) { s.Failed = "it did" })},
 	} {
 		for i, change := range changes {
@@ -93,7 +101,8 @@ func TestTheSummaryHasARowForEachDesign(t *testing.T) {
 	r := claimed()
 	got := r.summary()
 	for _, want := range []string{
-		"2 servers, 1000 clients, 5000 records/s", "| **everyone** | 12 | 90 | 4.9 | 400 of 1000 | 7.0 s | servers |", "| **pointsman** | 20 | 45 | 4.9 | 0 of 1000 | 7.0 s | nodes, routers, etcd |",
+		"2 servers, 1000 clients, 5000 records/s", "| **everyone** | 12 | 72 | 90 | 4.9 | 400 of 1000 | 7.0 s | has none | servers |",
+		"| **pointsman** | 20 | 80 | 45 | 4.9 | 0 of 1000 | 7.0 s | 1000 of 1000, 0.3 s | nodes, routers, etcd |",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("the summary lacks %q:\n%s", want, got)
