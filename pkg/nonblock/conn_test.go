@@ -1,4 +1,4 @@
-package nonblock_test
+package nonblock
 
 import (
 	"bytes"
@@ -10,12 +10,10 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/pointsmanhq/pointsman/pkg/nonblock"
 )
 
-// pair is a wrapped end of a TCP connection and the plain other one.
-func pair(t *testing.T) (wrapped, plain net.Conn) {
+// pair is two ends of a TCP connection.
+func pair(t *testing.T) (one, other net.Conn) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -27,25 +25,28 @@ func pair(t *testing.T) (wrapped, plain net.Conn) {
 		c, _ := l.Accept()
 		came <- c
 	}()
-	c, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
+	if one, err = net.Dial("tcp", l.Addr().String()); err != nil {
 		t.Fatal(err)
 	}
-	plain = <-came
-	if plain == nil {
+	if other = <-came; other == nil {
 		t.Fatal("no connection was accepted")
 	}
-	wrapped = nonblock.Wrap(c)
 	t.Cleanup(func() {
-		_ = wrapped.Close()
-		_ = plain.Close()
+		_ = one.Close()
+		_ = other.Close()
 	})
-	return wrapped, plain
+	return one, other
+}
+
+func wrappedPair(t *testing.T) (wrapped, plain net.Conn) {
+	t.Helper()
+	c, plain := pair(t)
+	return Wrap(c), plain
 }
 
 // More than the sockets hold goes both ways at once, and arrives as it was.
 func TestCarriesMoreThanSocketsHold(t *testing.T) {
-	wrapped, plain := pair(t)
+	wrapped, plain := wrappedPair(t)
 	sent := make([]byte, 16<<20)
 	for i := range sent {
 		sent[i] = byte(rand.Uint32())
@@ -80,7 +81,7 @@ func TestCarriesMoreThanSocketsHold(t *testing.T) {
 }
 
 func TestEndsAndDeadlines(t *testing.T) {
-	wrapped, plain := pair(t)
+	wrapped, plain := wrappedPair(t)
 	p := make([]byte, 10)
 	if err := wrapped.SetReadDeadline(time.Now().Add(10 * time.Millisecond)); err != nil {
 		t.Fatal(err)
@@ -125,7 +126,7 @@ func TestEndsAndDeadlines(t *testing.T) {
 }
 
 func TestEndOfStream(t *testing.T) {
-	wrapped, plain := pair(t)
+	wrapped, plain := wrappedPair(t)
 	if _, err := plain.Write([]byte("last")); err != nil {
 		t.Fatal(err)
 	}
@@ -143,13 +144,13 @@ func TestLeavesOthersAlone(t *testing.T) {
 	a, b := net.Pipe()
 	defer a.Close()
 	defer b.Close()
-	if nonblock.Wrap(a) != a {
+	if Wrap(a) != a {
 		t.Error("a pipe was wrapped")
 	}
 }
 
 func TestAllocatesNothing(t *testing.T) {
-	wrapped, plain := pair(t)
+	wrapped, plain := wrappedPair(t)
 	p := make([]byte, 100)
 	there := make(chan error)
 	go func() {

@@ -128,28 +128,7 @@ func TestEndsOfFrames(t *testing.T) {
 
 func framedPair(t *testing.T) (*framed, net.Conn) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	came := make(chan net.Conn, 1)
-	go func() {
-		c, _ := l.Accept()
-		came <- c
-	}()
-	c, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	peer := <-came
-	if peer == nil {
-		t.Fatal("no connection was accepted")
-	}
-	t.Cleanup(func() {
-		_ = c.Close()
-		_ = peer.Close()
-	})
+	c, peer := pair(t)
 	if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
