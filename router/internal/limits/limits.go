@@ -198,7 +198,7 @@ func (g *Gate) Knock(ctx context.Context, from netip.Addr) error {
 }
 
 // together puts a wait off to the end of its slice of time: a process that wakes for every one of those that wait, and
-// goes back to sleep, uses half as much again for each.
+// goes back to sleep, uses a third more for each.
 func (g *Gate) together(now time.Time, wait time.Duration) time.Duration {
 	if wait <= 0 {
 		return wait
